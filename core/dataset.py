@@ -1,0 +1,123 @@
+"""The dataset artefact as arrays: what the dataset stage wrote, in the form that every other stage reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from core.artifacts import Artifact
+from core.features import FeatureTable
+from core.histories import Histories
+from core.vocabulary import Vocabulary
+
+SPLITS = ("train", "valid", "test")
+"""Split names; a split's code in ``Dataset.splits`` is its place here."""
+
+
+@dataclass(frozen=True)
+class Events:
+    """Cleaned events in time order, one column each, all ``(events,)``.
+
+    Attributes:
+        user_rows: int32.
+        item_rows: int32.
+        timestamps: Seconds since the epoch, float64; 0 throughout where the data has no time.
+        values: Standardised value float32, 0 where unknown.
+        raw_values: The value as given, float32, NaN where unknown.
+        splits: uint8 codes, see ``SPLITS``.
+    """
+
+    user_rows: np.ndarray
+    item_rows: np.ndarray
+    timestamps: np.ndarray
+    values: np.ndarray
+    raw_values: np.ndarray
+    splits: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.user_rows)
+
+    def where(self, mask: np.ndarray) -> Events:
+        """The events that ``mask`` (bool ``(events,)``) or an index selects, order kept."""
+        return Events(
+            self.user_rows[mask],
+            self.item_rows[mask],
+            self.timestamps[mask],
+            self.values[mask],
+            self.raw_values[mask],
+            self.splits[mask],
+        )
+
+    def of_splits(self, names: Iterable[str]) -> Events:
+        """The events of the named splits."""
+        return self.where(np.isin(self.splits, [SPLITS.index(name) for name in names]))
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Everything that training, evaluation and release need of the data.
+
+    Attributes:
+        events: All cleaned events, each (user, item) pair once.
+        users: External user ids in row order.
+        items: External item ids in row order, those without events included.
+        titles: What people read for each item, object array ``(I,)``.
+        user_features: Attribute codes ``(U, F)``.
+        item_features: Attribute codes ``(I, F)``.
+        has_times: False where the data came without timestamps.
+        has_values: False where the data came without values (ratings).
+    """
+
+    events: Events
+    users: Vocabulary
+    items: Vocabulary
+    titles: np.ndarray
+    user_features: FeatureTable
+    item_features: FeatureTable
+    has_times: bool
+    has_values: bool
+
+    @property
+    def n_users(self) -> int:
+        return len(self.users)
+
+    @property
+    def n_items(self) -> int:
+        return len(self.items)
+
+    def histories(self, splits: Iterable[str]) -> Histories:
+        """Histories of all users over the named splits, newest first."""
+        return histories_of(self.events.of_splits(splits), self.n_users)
+
+
+def histories_of(events: Events, n_users: int) -> Histories:
+    """Groups events by user, newest first."""
+    return Histories.from_events(
+        events.user_rows, events.item_rows, events.timestamps, events.values, n_users
+    )
+
+
+def load_dataset(artifact: Artifact) -> Dataset:
+    """Reads a dataset artefact: events.parquet, users.parquet, items.parquet, *_features.npz."""
+    table = pq.read_table(artifact.file("events.parquet"))
+    column = lambda name: table[name].to_numpy()  # noqa: E731
+    events = Events(
+        column("user_row"), column("item_row"), column("timestamp"), column("value"), column("raw_value"),
+        column("split"),
+    )  # fmt: skip
+    users = pq.read_table(artifact.file("users.parquet"), columns=["user_id"])
+    items = pq.read_table(artifact.file("items.parquet"), columns=["item_id", "title"])
+    facts = artifact.manifest.tensors
+    return Dataset(
+        events,
+        Vocabulary(users["user_id"].combine_chunks()),
+        Vocabulary(items["item_id"].combine_chunks()),
+        items["title"].to_numpy(zero_copy_only=False),
+        FeatureTable.load(artifact.file("user_features.npz")),
+        FeatureTable.load(artifact.file("item_features.npz")),
+        bool(facts["has_times"]),
+        bool(facts["has_values"]),
+    )
