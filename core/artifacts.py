@@ -231,9 +231,7 @@ def _record(root: Path, path: Path) -> FileRecord:
         )
     with path.open("rb") as stream:
         os.fsync(stream.fileno())
-    return FileRecord(
-        path=path.relative_to(root).as_posix(), sha256=sha256_of(path), size_bytes=path.stat().st_size
-    )
+    return FileRecord(path=path.relative_to(root).as_posix(), sha256=sha256_of(path), size_bytes=path.stat().st_size)
 
 
 def _write_synced(path: Path, data: bytes) -> None:

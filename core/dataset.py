@@ -95,9 +95,7 @@ class Dataset:
 
 def histories_of(events: Events, n_users: int) -> Histories:
     """Groups events by user, newest first."""
-    return Histories.from_events(
-        events.user_rows, events.item_rows, events.timestamps, events.values, n_users
-    )
+    return Histories.from_events(events.user_rows, events.item_rows, events.timestamps, events.values, n_users)
 
 
 def load_dataset(artifact: Artifact) -> Dataset:

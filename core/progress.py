@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 
@@ -18,19 +18,13 @@ class Bar(Protocol):
 class Progress(Protocol):
     """Where bars are shown."""
 
-    def bar(self, label: str, total: int) -> _BarContext:
+    def bar(self, label: str, total: int) -> AbstractContextManager[Bar]:
         """A context manager that yields a :class:`Bar` of ``total`` steps."""
         ...
 
     def say(self, line: str) -> None:
         """One line for the reader."""
         ...
-
-
-class _BarContext(Protocol):
-    def __enter__(self) -> Bar: ...
-
-    def __exit__(self, *error: object) -> bool | None: ...
 
 
 class _SilentBar:
@@ -45,7 +39,7 @@ class Silent:
     def _bar(self) -> Iterator[Bar]:
         yield _SilentBar()
 
-    def bar(self, label: str, total: int) -> _BarContext:
+    def bar(self, label: str, total: int) -> AbstractContextManager[Bar]:
         return self._bar()
 
     def say(self, line: str) -> None:

@@ -49,7 +49,7 @@ class Settings(BaseModel):
     evaluate: EvaluateSettings = EvaluateSettings()
 
 
-def load_settings(files: Iterable[Path] = (DEFAULT_FILE,), overrides: Iterable[str] = ()) -> Settings:
+def load_settings(files: Iterable[Path] = (), overrides: Iterable[str] = ()) -> Settings:
     """Reads settings: defaults, then each file in turn, then each override.
 
     Args:

@@ -28,9 +28,7 @@ class DType(Enum):
 
     @property
     def numpy(self) -> np.dtype:
-        return np.dtype(
-            {"INT64": np.int64, "INT32": np.int32, "FP32": np.float32, "STRING": np.object_}[self.value]
-        )
+        return np.dtype({"INT64": np.int64, "INT32": np.int32, "FP32": np.float32, "STRING": np.object_}[self.value])
 
     @property
     def triton(self) -> str:
@@ -150,9 +148,7 @@ RESPOND = StepSpec(
 STEPS = (CONTEXT, RECALL_MF, RECALL_GAT, RANK, RESPOND)
 """The ensemble in order; the two recall steps run in parallel."""
 
-ENSEMBLE = StepSpec(
-    "recommend", "ensemble", (USER_ID, SESSION_ITEMS, EXCLUDE_ITEMS, K_RETURNED), RESPOND.outputs
-)
+ENSEMBLE = StepSpec("recommend", "ensemble", (USER_ID, SESSION_ITEMS, EXCLUDE_ITEMS, K_RETURNED), RESPOND.outputs)
 
 
 def step(name: str) -> StepSpec:

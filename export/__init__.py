@@ -1,0 +1,1 @@
+"""torch to ONNX, parity, Triton configs, repository lint, assembling a release."""

@@ -1,0 +1,1 @@
+"""From what users do to events to learn from."""

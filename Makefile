@@ -1,0 +1,55 @@
+# Self-help: `make` or `make help`. Options for a verb go into ARGS, for example
+#   make train ARGS='--set train.seed=1'
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+ARGS ?=
+PYTHON ?=
+TORCH_INDEX ?=
+READY := .venv/conch-setup
+CONCH := .venv/bin/conch
+VERBS := dataset train export release serve recommend evaluate run
+
+.PHONY: help setup doctor demo check test configs clean $(VERBS)
+
+help: ## Show this help
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  Options of a verb: make train ARGS='--set train.seed=1'; see .venv/bin/conch VERB --help"
+
+$(READY): setup.sh pyproject.toml constraints.txt
+	@PYTHON="$(PYTHON)" TORCH_INDEX="$(TORCH_INDEX)" ./setup.sh
+
+setup: $(READY) ## Make .venv with pinned packages and the Triton server (PYTHON=, TORCH_INDEX= to choose)
+
+doctor: $(READY) ## Check this machine and name what to mend
+	@$(CONCH) doctor $(ARGS)
+
+demo: $(READY) ## MovieLens in, recommendations out of a real Triton
+	@$(CONCH) demo $(ARGS)
+
+check: $(READY) ## Format, lint, types, import arrows
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+test: $(READY) ## All tests, those against a real Triton included
+	CONCH_REQUIRE=triton .venv/bin/pytest $(ARGS)
+
+dataset: $(READY) ## Read, clean and split the events
+train: $(READY) ## Train mf, gat and the ranker
+export: $(READY) ## Export to ONNX and prove parity
+release: $(READY) ## Assemble a Triton release and make it live
+serve: $(READY) ## Serve the live release on loopback until Ctrl-C
+recommend: $(READY) ## Recommend, for example ARGS='196' or ARGS='--users FILE --out recs.csv'
+evaluate: $(READY) ## Measure the newest release on held-out events
+run: $(READY) ## dataset, train, export, release
+$(VERBS):
+	@$(CONCH) $@ $(ARGS)
+
+configs: $(READY) ## Rewrite the generated files: model_repository/*/config.pbtxt, config/default.toml
+	.venv/bin/python -m export.config
+	$(CONCH) settings --write-default
+
+clean: ## Delete everything that Conch wrote (var/), keep .venv
+	rm -rf var
+	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +

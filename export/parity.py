@@ -1,0 +1,144 @@
+"""Does the ONNX file compute what the torch module computes? Compared per output, at several batch sizes."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from torch import nn
+
+from core.errors import ExportError
+from core.tensors import MASKED, DType, StepSpec
+
+Feeds = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far a float output may be off: ``|a - b| <= absolute + relative * |b|``."""
+
+    absolute: float
+    relative: float
+
+
+TOLERANCES: dict[str, Tolerance] = {
+    "mf_scores": Tolerance(2e-4, 2e-4),  # five conjugate-gradient steps add up rounding
+    "gat_scores": Tolerance(1e-4, 1e-4),
+    "ranked_scores": Tolerance(5e-4, 5e-4),  # standardising per user divides by a small spread
+    "reason_weights": Tolerance(1e-4, 1e-3),
+}
+SCORE_OF = {
+    "mf_rows": "mf_scores",
+    "gat_rows": "gat_scores",
+    "ranked_rows": "ranked_scores",
+    "reason_rows": "reason_weights",
+}
+"""The scores that order each output of rows: rows may differ only where these tie within tolerance."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One output at one batch size.
+
+    Attributes:
+        output: Tensor name.
+        batch: Batch size.
+        worst: Largest absolute error of scores; for rows the share that differs beyond ties.
+        mean: Mean absolute error of scores; for rows the share that differs at all.
+        passed: Within tolerance.
+    """
+
+    output: str
+    batch: int
+    worst: float
+    mean: float
+    passed: bool
+
+
+def open_session(path: Path, threads: int = 1) -> onnxruntime.InferenceSession:
+    """A CPU session. Raises ExportError where ONNX Runtime refuses the file."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises its own hierarchy per failure
+        raise ExportError("ONNX Runtime refuses the graph", where=str(path), found=str(error)[:2000]) from error
+
+
+def run_torch(module: nn.Module, spec: StepSpec, feeds: Feeds) -> list[np.ndarray]:
+    """The module's outputs as arrays, in the order of the step."""
+    with torch.no_grad():
+        outputs = module(*(torch.from_numpy(feeds[tensor.name]) for tensor in spec.inputs))
+    return [output.numpy() for output in outputs]
+
+
+def check_parity(module: nn.Module, spec: StepSpec, path: Path, feeds: list[Feeds]) -> list[Comparison]:
+    """Compares module and file on each of ``feeds``.
+
+    Raises:
+        ExportError: An output that is not finite, or off by more than its tolerance.
+    """
+    session = open_session(path)
+    results = []
+    for feed in feeds:
+        expected = dict(zip((t.name for t in spec.outputs), run_torch(module.eval(), spec, feed), strict=True))
+        found = dict(zip((t.name for t in spec.outputs), session.run(None, feed), strict=True))
+        batch = len(next(iter(feed.values())))
+        for tensor in spec.outputs:
+            result = (
+                _compare_scores(tensor.name, batch, expected, found)
+                if tensor.dtype is DType.FP32
+                else _compare_rows(tensor.name, batch, expected, found)
+            )
+            results.append(result)
+            if not result.passed:
+                raise ExportError(
+                    f"parity failed: {tensor.name} of {spec.name} at batch {batch}",
+                    where=str(path),
+                    expected=f"torch's values within {TOLERANCES.get(tensor.name) or 'ties'}",
+                    found=f"worst {result.worst:.3g}, mean {result.mean:.3g}",
+                )
+    return results
+
+
+def as_report(results: list[Comparison]) -> list[dict[str, Any]]:
+    """Plain values for JSON."""
+    return [asdict(result) for result in results]
+
+
+def _compare_scores(name: str, batch: int, expected: Feeds, found: Feeds) -> Comparison:
+    a, b = found[name].astype(np.float64), expected[name].astype(np.float64)
+    if a.shape != b.shape or not np.isfinite(a).all():
+        return Comparison(name, batch, float("inf"), float("inf"), False)
+    # A masked score only says "no candidate"; its exact value is not part of the contract.
+    a, b = np.maximum(a, MASKED / 2), np.maximum(b, MASKED / 2)
+    error, bound = np.abs(a - b), TOLERANCES[name].absolute + TOLERANCES[name].relative * np.abs(b)
+    if name == "reason_weights":  # an item that swapped places with a tied one has reasons of its own
+        error = np.where(_same_item(expected, found), error, 0.0)
+    return Comparison(name, batch, float(error.max(initial=0)), float(error.mean()), bool((error <= bound).all()))
+
+
+def _compare_rows(name: str, batch: int, expected: Feeds, found: Feeds) -> Comparison:
+    """Rows agree where they are equal, or where their score ties with a neighbour's within tolerance."""
+    a, b = found[name], expected[name]
+    if a.shape != b.shape:
+        return Comparison(name, batch, 1.0, 1.0, False)
+    scores, bound = expected[SCORE_OF[name]].astype(np.float64), TOLERANCES[SCORE_OF[name]]
+    slack = bound.absolute + bound.relative * np.abs(scores)
+    close = np.abs(np.diff(scores, axis=-1)) <= slack[..., 1:] + slack[..., :-1]
+    last = np.ones((*close.shape[:-1], 1), dtype=bool)  # the last place may tie with one that fell off the list
+    tied = np.concatenate([close, last], -1) | np.concatenate([~last, close], -1)
+    wrong = (a != b) & ~tied & (scores > MASKED / 2)
+    if name == "reason_rows":
+        wrong &= _same_item(expected, found)
+    return Comparison(name, batch, float(wrong.mean()), float((a != b).mean()), not wrong.any())
+
+
+def _same_item(expected: Feeds, found: Feeds) -> np.ndarray:
+    same: np.ndarray = (expected["ranked_rows"] == found["ranked_rows"])[..., None]
+    return same

@@ -1,0 +1,135 @@
+"""The export stage: trained models in, ONNX graphs with proven parity out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from core.artifacts import Artifact, create_artifact, latest_artifact, parent_artifact, write_json
+from core.dataset import Dataset, load_dataset
+from core.histories import pad
+from core.progress import SILENT, Progress
+from core.settings import Settings
+from core.tensors import (
+    EXCLUDE_ROWS,
+    GAT_ROWS,
+    GAT_SCORES,
+    HISTORY_AGES,
+    HISTORY_ROWS,
+    HISTORY_VALUES,
+    MF_ROWS,
+    MF_SCORES,
+    RANK,
+    RECALL_GAT,
+    RECALL_MF,
+    USER_FEATURES,
+    StepSpec,
+)
+from export.onnx_graph import export_graph, fixed_axes
+from export.parity import Comparison, Feeds, as_report, check_parity, run_torch
+from training.models.ranker import load_ranker
+from training.models.recall import load_model
+
+ODD_BATCH = 7
+
+
+@dataclass(frozen=True)
+class ServedModels:
+    """The three trained modules that become graphs."""
+
+    mf: nn.Module
+    gat: nn.Module
+    ranker: nn.Module
+
+
+def export_models(settings: Settings, progress: Progress = SILENT) -> Artifact:
+    """Exports the newest ranker with the recall models and dataset it was trained on.
+
+    Writes recall_mf.onnx, recall_gat.onnx, rank.onnx and parity.json.
+
+    Raises:
+        ArtifactError: Nothing trained yet.
+        ExportError: A graph that does not export, or that differs from its module.
+    """
+    var = settings.paths.var
+    ranker = latest_artifact(var, "ranker")
+    mf, gat, data = (parent_artifact(ranker, var, kind) for kind in ("mf", "gat", "dataset"))
+    dataset = load_dataset(data)
+    models = ServedModels(load_model(mf), load_model(gat), load_ranker(ranker))
+    batches = sorted({1, 2, ODD_BATCH, settings.export.max_batch})
+    feeds = [sample_requests(dataset, settings, batch) for batch in batches]
+    with create_artifact(
+        var,
+        "graphs",
+        settings={"export": settings.export.model_dump(mode="json")},
+        seed=settings.train.seed,
+        parents=(data, mf, gat, ranker),
+    ) as draft:
+        results: list[Comparison] = []
+        sizes: dict[str, int] = {}
+        with progress.bar("export", 3) as bar:
+            for spec, module in ((RECALL_MF, models.mf), (RECALL_GAT, models.gat), (RANK, models.ranker)):
+                path = draft.path / f"{spec.name}.onnx"
+                example = {t.name: torch.from_numpy(_example(feeds)[t.name]) for t in spec.inputs}
+                limits = {"opset": settings.export.opset, "max_batch": settings.export.max_batch}
+                export_graph(module, spec, example, path, **limits)
+                results += check_parity(module, spec, path, [_inputs_of(spec, feed) for feed in feeds])
+                for feed in feeds:
+                    feed.update(_outputs_of(module, spec, feed))
+                sizes |= fixed_axes(path)
+                bar.advance(note=spec.name)
+        write_json(draft.path / "parity.json", as_report(results))
+        draft.tensors |= {"sizes": sizes, "n_items": dataset.n_items}
+        draft.metrics |= {
+            "parity_worst": {
+                name: max(r.worst for r in results if r.output == name)
+                for name in dict.fromkeys(r.output for r in results)
+            },
+            "batches": batches,
+        }
+    done = draft.finished()
+    size_mb = sum(record.size_bytes for record in done.manifest.files) / 1e6
+    progress.say(
+        f"export: 3 graphs, {size_mb:.1f} MB, parity with torch at batch {', '.join(map(str, batches))}, "
+        f"{done.manifest.seconds:.1f} s"
+    )
+    return done
+
+
+def sample_requests(dataset: Dataset, settings: Settings, batch: int) -> Feeds:
+    """Real users as graph inputs: the one with the longest history, an empty one, then evenly spread ones."""
+    histories = dataset.histories(settings.train.fit)
+    by_length = np.argsort(-histories.lengths, kind="stable")
+    users = by_length[np.linspace(0, len(by_length) - 1, batch).astype(int)]
+    padded = pad(histories.select(users), dataset.n_items)
+    codes = dataset.user_features.codes[users].astype(np.int64)
+    if batch > 1:  # an unknown user: nothing but padding
+        padded.rows[-1], padded.exclude[-1] = dataset.n_items, dataset.n_items
+        padded.ages[-1], padded.values[-1] = 0, 0
+        codes[-1] = 0
+    return {
+        HISTORY_ROWS.name: padded.rows,
+        HISTORY_AGES.name: padded.ages,
+        HISTORY_VALUES.name: padded.values,
+        EXCLUDE_ROWS.name: padded.exclude,
+        USER_FEATURES.name: codes if codes.shape[1] else np.zeros((batch, 1), dtype=np.int64),
+    }
+
+
+def _example(feeds: list[Feeds]) -> Feeds:
+    """The feed with batch 2: two of everything, so that the exporter takes no axis for a constant."""
+    return feeds[1] if len(feeds) > 1 else feeds[0]
+
+
+def _inputs_of(spec: StepSpec, feed: Feeds) -> Feeds:
+    return {tensor.name: feed[tensor.name] for tensor in spec.inputs}
+
+
+def _outputs_of(module: nn.Module, spec: StepSpec, feed: Feeds) -> Feeds:
+    if spec is RANK:
+        return {}
+    names = (MF_ROWS.name, MF_SCORES.name) if spec is RECALL_MF else (GAT_ROWS.name, GAT_SCORES.name)
+    return dict(zip(names, run_torch(module.eval(), spec, feed), strict=True))

@@ -1,0 +1,151 @@
+"""The `conch` command: the stage table as verbs, and the verbs around it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from core.errors import ConchError
+from pipeline.console import Terminal
+from pipeline.options import ConfigOption, SetOption, settings_from
+from pipeline.stages import STAGES, Stage, run_stages
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Conch: a two-stage recommender with graph attention, trained here and served on Triton.",
+)
+
+
+def _add_stage(stage: Stage) -> None:
+    def verb(config: ConfigOption = None, set_: SetOption = None) -> None:
+        run_stages(settings_from(config, set_), Terminal(), (stage.name,))
+
+    app.command(stage.name, help=stage.help)(verb)
+
+
+for _stage in STAGES:
+    if _stage.name != "train":
+        _add_stage(_stage)
+
+
+@app.command()
+def train(
+    models: Annotated[list[str] | None, typer.Argument(help="mf, gat, ranker; all of them by default.")] = None,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+) -> None:
+    """Train both recall models and the ranker, or the named ones."""
+    from training.stage import MODELS
+    from training.stage import train as train_models
+
+    train_models(settings_from(config, set_), Terminal(), tuple(models or MODELS))
+
+
+@app.command()
+def run(config: ConfigOption = None, set_: SetOption = None) -> None:
+    """Do the whole chain: dataset, train, export, release."""
+    run_stages(settings_from(config, set_), Terminal())
+
+
+@app.command()
+def serve(config: ConfigOption = None, set_: SetOption = None) -> None:
+    """Serve the live release on a local Triton until Ctrl-C."""
+    from pipeline.serve import serve_until_stopped
+
+    serve_until_stopped(settings_from(config, set_), Terminal())
+
+
+@app.command()
+def recommend(
+    user: Annotated[str | None, typer.Argument(help="One external user id.")] = None,
+    users: Annotated[Path | None, typer.Option(help="File with user ids: one a line, or CSV with user_id.")] = None,
+    k: Annotated[int, typer.Option(help="Items per user.")] = 10,
+    stage: Annotated[str, typer.Option(help="pipeline, mf, gat or popularity.")] = "pipeline",
+    out: Annotated[Path | None, typer.Option(help="CSV to write: user_id,item_id,rank,score.")] = None,
+    session: Annotated[str, typer.Option(help="Newest item ids of the session, comma-separated.")] = "",
+    exclude: Annotated[str, typer.Option(help="Item ids that must not come back, comma-separated.")] = "",
+    triton: Annotated[bool, typer.Option(help="Ask the running server instead of the graphs in process.")] = False,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+) -> None:
+    """Recommend for one user (shown with reasons) or for a file of users (written as CSV)."""
+    from pipeline.recommend import Ask, recommend_many, recommend_one
+
+    settings = settings_from(config, set_)
+    ask = Ask(k, stage, tuple(filter(None, session.split(","))), tuple(filter(None, exclude.split(","))), triton)
+    if users is not None:
+        recommend_many(settings, users, out, ask, Terminal())
+    elif user is not None:
+        recommend_one(settings, user, ask, Console(highlight=False))
+    else:
+        raise typer.BadParameter("give a user id, or --users FILE")
+
+
+@app.command()
+def evaluate(
+    json_file: Annotated[Path | None, typer.Option("--json", help="Where to write all numbers.")] = None,
+    split: Annotated[str, typer.Option(help="Split to predict.")] = "test",
+    config: ConfigOption = None,
+    set_: SetOption = None,
+) -> None:
+    """Measure the newest release per stage and end to end on held-out events."""
+    from pipeline.evaluation import evaluate_release
+
+    evaluate_release(settings_from(config, set_), split, json_file, Terminal())
+
+
+@app.command()
+def demo(config: ConfigOption = None, set_: SetOption = None) -> None:
+    """MovieLens in, recommendations out of a real Triton: the whole chain, then three users."""
+    from pipeline.demo import run_demo
+
+    run_demo(settings_from(config, set_), Terminal())
+
+
+@app.command()
+def doctor(config: ConfigOption = None, set_: SetOption = None) -> None:
+    """Check that this machine has what Conch needs, and name the fix where it has not."""
+    from pipeline.doctor import examine
+
+    raise typer.Exit(0 if examine(settings_from(config, set_), Console(highlight=False)) else 2)
+
+
+@app.command()
+def settings(
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    write_default: Annotated[bool, typer.Option(help="Rewrite config/default.toml from the code.")] = False,
+) -> None:
+    """Show all settings with their meaning, as TOML."""
+    from core.settings import DEFAULT_FILE, Settings
+    from pipeline.settings_file import render
+
+    if write_default:
+        DEFAULT_FILE.write_text(render(Settings()), encoding="utf-8")
+    else:
+        typer.echo(render(settings_from(config, set_)), nl=False)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Entry point. Exit codes: 0 done, 2 an expected failure that was explained, 1 a bug with its traceback."""
+    sys.exit(guarded(lambda: app(args=argv, standalone_mode=True)))
+
+
+def guarded(work: Callable[[], object]) -> int:
+    """Runs ``work``; tells a :class:`ConchError` without a traceback and gives back the exit code."""
+    try:
+        work()
+    except ConchError as error:
+        typer.secho(f"conch: {error}", err=True, fg=typer.colors.RED)
+        return 2
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        return 130
+    return 0

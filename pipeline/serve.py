@@ -1,0 +1,24 @@
+"""`conch serve`: the live release on a local Triton, in the foreground."""
+
+from __future__ import annotations
+
+from core.settings import Settings
+from pipeline.console import Terminal
+from serving.server import TritonServer
+
+
+def serve_until_stopped(settings: Settings, terminal: Terminal) -> None:
+    """Starts the server, says where it listens, and waits until it ends or Ctrl-C or SIGTERM arrives.
+
+    Raises:
+        ServerError: It does not start, or it dies.
+    """
+    with TritonServer(settings) as server:
+        serving = settings.serving
+        terminal.say(
+            f"serve: `recommend` of {server.release_id} is ready (pid {server.pid}): "
+            f"gRPC {serving.host}:{serving.grpc_port}, HTTP {serving.host}:{serving.http_port}, "
+            f"metrics {serving.host}:{serving.metrics_port}; Ctrl-C stops it"
+        )
+        server.wait()
+    terminal.say("serve: stopped")

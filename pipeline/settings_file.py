@@ -1,0 +1,41 @@
+"""The settings tree as commented TOML: config/default.toml is this text."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from core.settings import Settings
+
+HEADER = """\
+# All settings of Conch with their defaults. Written from the code by `conch settings --write-default`.
+# Change one for a run with --set section.key=value, or put your own file over this one with --config.
+"""
+
+
+def render(settings: Settings) -> str:
+    """One section per table, each key under its meaning; keys without a value are shown commented out."""
+    parts = [HEADER]
+    for name in Settings.model_fields:
+        section: BaseModel = getattr(settings, name)
+        parts.append(f"\n[{name}]\n")
+        for key, field in type(section).model_fields.items():
+            value = getattr(section, key)
+            parts.extend(f"# {line}\n" for line in (field.description or "").splitlines())
+            parts.append(f"# {key} =\n" if value is None else f"{key} = {_toml(value)}\n")
+    return "".join(parts)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, str | Path):
+        return json.dumps(str(value), ensure_ascii=False)  # TOML's basic strings take JSON's escapes
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(_toml(entry) for entry in value)}]"
+    raise TypeError(f"no TOML form for {type(value).__name__}")

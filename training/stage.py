@@ -1,0 +1,115 @@
+"""The train stage: dataset in, one artefact per model out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numba
+import torch
+
+from core.artifacts import Artifact, create_artifact, latest_artifact, parent_artifact
+from core.dataset import Dataset, load_dataset
+from core.errors import SettingsError, TrainingError
+from core.progress import SILENT, Progress
+from core.settings import Settings
+from training.models.gat import fit_gat
+from training.models.mf import fit_mf
+from training.models.ranker import save_ranker
+from training.models.recall import RecallModel, load_model, save_model
+from training.ranking.fit import RecallPair, fit_ranker
+
+MODELS = ("mf", "gat", "ranker")
+RECALL_FITTERS: dict[str, Callable[..., RecallModel]] = {"mf": fit_mf, "gat": fit_gat}
+
+
+def train(settings: Settings, progress: Progress = SILENT, models: Sequence[str] = MODELS) -> list[Artifact]:
+    """Trains the named models on the newest dataset, in the order recall, then ranking.
+
+    Args:
+        settings: All settings; ``train.fit`` names the splits that are learned from.
+        progress: Where bars and summary lines go.
+        models: Any of mf, gat, ranker. The ranker alone takes the newest mf and gat.
+
+    Raises:
+        SettingsError: An unknown model or device.
+        TrainingError: Nothing to learn from, or a loss that is not finite.
+    """
+    for name in models:
+        if name not in MODELS:
+            raise SettingsError("unknown model", where="conch train", expected=" | ".join(MODELS), found=name)
+    use_hardware(settings)
+    data = latest_artifact(settings.paths.var, "dataset")
+    dataset = load_dataset(data)
+    if len(dataset.events.of_splits(settings.train.fit)) == 0:
+        raise TrainingError(
+            "no events to learn from",
+            where=str(data.path),
+            expected=f"events in the splits {', '.join(settings.train.fit)}",
+            found="none",
+            next_step="check train.fit and the split column of the data",
+        )
+    made = [_train_recall(name, data, dataset, settings, progress) for name in ("mf", "gat") if name in models]
+    if "ranker" in models:
+        made.append(_train_ranker(data, dataset, settings, progress))
+    return made
+
+
+def use_hardware(settings: Settings) -> None:
+    """Sets thread counts and refuses a device that is not there; none is chosen silently."""
+    if settings.train.threads:
+        torch.set_num_threads(settings.train.threads)
+        numba.set_num_threads(min(settings.train.threads, numba.config.NUMBA_NUM_THREADS))
+    if settings.train.device.startswith("cuda") and not torch.cuda.is_available():
+        raise SettingsError(
+            "no CUDA device",
+            where="train.device",
+            expected="an NVIDIA GPU with a CUDA build of torch",
+            found=f"torch {torch.__version__}",
+            next_step="use --set train.device=cpu",
+        )
+
+
+def _train_recall(name: str, data: Artifact, dataset: Dataset, settings: Settings, progress: Progress) -> Artifact:
+    started = time.perf_counter()
+    events = dataset.events.of_splits(settings.train.fit)
+    with create_artifact(
+        settings.paths.var, name, settings=_sections(settings, name), seed=settings.train.seed, parents=(data,)
+    ) as draft:
+        model = RECALL_FITTERS[name](dataset, events, settings, seed=settings.train.seed, progress=progress)
+        draft.tensors |= save_model(model, draft.path)
+        draft.metrics |= {"events": len(events), "train_seconds": round(time.perf_counter() - started, 2)}
+    progress.say(f"train {name}: {len(events):,} events, {time.perf_counter() - started:.1f} s")
+    return draft.finished()
+
+
+def _train_ranker(data: Artifact, dataset: Dataset, settings: Settings, progress: Progress) -> Artifact:
+    started = time.perf_counter()
+    mf, gat = (latest_artifact(settings.paths.var, kind) for kind in ("mf", "gat"))
+    for recall in (mf, gat):
+        if parent_artifact(recall, settings.paths.var, "dataset").manifest.run_id != data.manifest.run_id:
+            raise TrainingError(
+                f"{recall.manifest.kind} was trained on another dataset",
+                where=str(recall.path),
+                expected=f"parent dataset {data.manifest.run_id}",
+                next_step=f"run `conch train {recall.manifest.kind}` first",
+            )
+    pair = RecallPair(load_model(mf), load_model(gat))
+    with create_artifact(
+        settings.paths.var,
+        "ranker",
+        settings=_sections(settings, "ranker"),
+        seed=settings.train.seed,
+        parents=(data, mf, gat),
+    ) as draft:
+        fit = fit_ranker(dataset, settings, seed=settings.train.seed, progress=progress, recall=pair)
+        draft.tensors |= save_ranker(fit.model, draft.path)
+        draft.metrics |= {**fit.metrics, "train_seconds": round(time.perf_counter() - started, 2)}
+    progress.say(f"train ranker: {time.perf_counter() - started:.1f} s")
+    return draft.finished()
+
+
+def _sections(settings: Settings, name: str) -> dict[str, Any]:
+    tree = settings.model_dump(mode="json")
+    return {section: tree[section] for section in ("train", "recall", name)}
