@@ -79,9 +79,30 @@ class RecallSettings(Section):
 
 
 class RankerSettings(Section):
-    """DCN-v2/DIN-class ranker."""
+    """The ranker: DCN-v2 with target attention on top of a blend of both recall scores."""
 
+    target: Literal["any", "liked"] = "any"
+    """What counts as a hit: any later event, or only those valued at or above the mean (for example high ratings)."""
+    window_share: float = Field(0.1, gt=0, le=0.3)
+    """Share of the fitted events in each of the two label windows, the last and the one before it."""
+    max_users: int = Field(20_000, ge=1)
+    """Users per label window that examples are made from; a random choice where there are more."""
     epochs: int = Field(8, ge=1)
+    """Most passes over the examples; the best number is chosen on held-out users."""
+    learning_rate: float = Field(0.003, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+    batch_users: int = Field(32, ge=1)
+    """Users per step; each brings its whole merged candidate list."""
+    embedding: int = Field(4, ge=1)
+    """Width of each attribute's embedding."""
+    cross_layers: int = Field(2, ge=1)
+    """DCN-v2 cross layers."""
+    hidden: tuple[int, ...] = (64, 32)
+    """Widths of the deep layers."""
+    dropout: float = Field(0.1, ge=0, lt=1)
+    """Share of the deep layers' units dropped while training."""
+    content_dimension: int = Field(16, ge=1)
+    """Width of the attribute vectors whose cosine says how alike two items are."""
 
 
 class ExportSettings(Section):
@@ -92,13 +113,36 @@ class ExportSettings(Section):
 
 
 class ServingSettings(Section):
+    """Triton, its models and its clients."""
+
     host: str = "127.0.0.1"
-    http_port: int = 8000
-    grpc_port: int = 8001
-    metrics_port: int = 8002
+    """Address that Triton listens on. Never one that users reach: a malformed request can end the server."""
+    http_port: int = Field(8000, ge=1, le=65535)
+    grpc_port: int = Field(8001, ge=1, le=65535)
+    metrics_port: int = Field(8002, ge=1, le=65535)
     max_k: int = Field(100, ge=1)
     """R, the most items one answer can hold."""
-    start_timeout_seconds: float = 120.0
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where the ONNX steps run; the python steps always run on the CPU."""
+    graph_instances: int = Field(1, ge=1)
+    """Copies of each ONNX step; each holds its own weights."""
+    graph_threads: int = Field(1, ge=1)
+    """Threads of ONNX Runtime per instance."""
+    python_instances: int = Field(1, ge=1)
+    """Processes of each python step."""
+    max_queue_delay_microseconds: int = Field(0, ge=0)
+    """How long a step waits for more requests to join a batch; 0 batches only what already waits."""
+    max_queue_size: int = Field(256, ge=1)
+    """Requests that may wait before one step; more are turned away at once."""
+    queue_timeout_ms: int = Field(1_000, ge=1)
+    """A request that waited longer before one step is rejected."""
+    deadline_seconds: float = Field(5.0, gt=0)
+    """How long the client waits for an answer."""
+    start_timeout_seconds: float = Field(120.0, gt=0)
+    stop_timeout_seconds: float = Field(15.0, gt=0)
+    """Grace between asking Triton to stop and ending it."""
+    container_image: str = "nvcr.io/nvidia/tritonserver:26.07-py3"
+    """Used where the server from PyPI does not run (macOS, arm64, old glibc) and docker is there."""
 
 
 class EvaluateSettings(Section):

@@ -1,0 +1,42 @@
+"""The ranker's public face: the module, and rankers on disk as safetensors beside plain facts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+
+from core.artifacts import Artifact
+from core.errors import ArtifactError
+from training.models.ranker_features import ItemTables
+from training.models.ranker_module import Ranker
+from training.models.ranker_shape import RankerShape
+
+__all__ = ["ItemTables", "Ranker", "RankerShape", "load_ranker", "save_ranker"]
+
+WEIGHTS = "model.safetensors"
+
+
+def save_ranker(model: Ranker, folder: Path) -> dict[str, Any]:
+    """Writes ``model.safetensors`` into ``folder``; gives back the facts for the manifest's ``tensors``."""
+    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / WEIGHTS)
+    return {"shape": model.shape.to_facts()}
+
+
+def load_ranker(artifact: Artifact) -> Ranker:
+    """Reads what ``save_ranker`` wrote, in evaluation mode.
+
+    Raises:
+        ArtifactError: The weights do not fit the recorded shape.
+    """
+    shape = RankerShape.from_facts(artifact.manifest.tensors["shape"])
+    model = Ranker(shape, ItemTables.empty(shape))
+    path = artifact.file(WEIGHTS)
+    try:
+        model.load_state_dict(load_file(path))
+    except RuntimeError as error:
+        raise ArtifactError(
+            "ranker weights do not fit their recorded shape", where=str(path), found=str(error).splitlines()[-1].strip()
+        ) from None
+    return model.eval()

@@ -1,0 +1,103 @@
+"""What the ranker looks up by item row, and the features that no trained weight touches."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from training.models.ranker_attention import HistoryView, Similarities
+from training.models.ranker_merge import Merged
+from training.models.ranker_shape import STATISTICS, RankerShape
+
+SOURCES = 2
+CANDIDATE_FEATURES = 3 * SOURCES + len(STATISTICS) + 5
+"""Features of a candidate that no trained weight touches."""
+USER_STATISTICS = 3
+STATISTICS_OF_HISTORY = 2
+"""Leading item statistics compared with the user's mean: popularity and recent popularity."""
+
+
+class ItemTables(nn.Module):
+    """What the ranker looks up by item row. A new fit brings new tables to the same weights.
+
+    Args:
+        vectors: ``(I + 1, D)`` recall's item vectors of any length; stored with length 1, zero stays zero.
+        content: ``(I + 1, C)`` attribute vectors of length 1 or 0.
+        statistics: ``(I + 1, S)``, standardised over items, see ``STATISTICS``.
+        codes: int64 ``(I + 1, F)`` attribute codes, row I unknown; F at least 1.
+    """
+
+    vectors: Tensor
+    content: Tensor
+    statistics: Tensor
+    codes: Tensor
+
+    def __init__(self, vectors: Tensor, content: Tensor, statistics: Tensor, codes: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("vectors", F.normalize(vectors.detach().float(), dim=1))
+        self.register_buffer("content", content.float())
+        self.register_buffer("statistics", statistics.float())
+        self.register_buffer("codes", codes.long())
+
+    @classmethod
+    def empty(cls, shape: RankerShape) -> ItemTables:
+        """Zeros, to be overwritten by stored tables."""
+        rows = shape.n_items + 1
+        width = max(1, sum(column.width for column in shape.item_columns))
+        return cls(
+            torch.zeros(rows, shape.dimension),
+            torch.zeros(rows, shape.content_dimension),
+            torch.zeros(rows, len(STATISTICS)),
+            torch.zeros(rows, width, dtype=torch.int64),
+        )
+
+
+def similarities_of(tables: ItemTables, rows: Tensor, history_rows: Tensor) -> Similarities:
+    """Cosines of candidates ``(B, C)`` with past items ``(B, L)``; the padding row is zero, and so are its cosines."""
+    return Similarities(
+        F.embedding(rows, tables.vectors) @ F.embedding(history_rows, tables.vectors).transpose(1, 2),
+        F.embedding(rows, tables.content) @ F.embedding(history_rows, tables.content).transpose(1, 2),
+    )
+
+
+def candidate_features(
+    tables: ItemTables, merged: Merged, history: HistoryView, similarities: Similarities
+) -> Tensor:
+    """Features without trained weights, ``(B, C, CANDIDATE_FEATURES + USER_STATISTICS)``; computed once for training.
+
+    In order: both scores, presence and rank discounts; item statistics; the two popularities against the mean of
+    the user's past; highest and mean similarity, mean content match; history length, age span and mean value.
+    """
+    present = history.mask.to(similarities.vectors.dtype)  # (B, L)
+    count = present.sum(1, keepdim=True)
+    share = (present / count.clamp(min=1)).unsqueeze(-1)  # (B, L, 1)
+    statistics = F.embedding(merged.rows, tables.statistics)
+    past = F.embedding(history.rows, tables.statistics)[..., :STATISTICS_OF_HISTORY]
+    habit = (past * share).sum(1, keepdim=True)
+    known = count.unsqueeze(1).clamp(max=1)  # 0 for an empty history
+    closest = torch.where(
+        history.mask.unsqueeze(1), similarities.vectors, torch.full_like(similarities.vectors, -1)
+    ).amax(-1, keepdim=True)
+    user = torch.cat(
+        [
+            torch.log1p(count),
+            history.events[..., 0].amax(1, keepdim=True),
+            (history.events[..., 3:] * share).sum(1),
+        ],
+        -1,
+    )  # (B, 3)
+    return torch.cat(
+        [
+            merged.scores,
+            merged.present,
+            merged.discounts,
+            statistics,
+            (statistics[..., :STATISTICS_OF_HISTORY] - habit) * known,
+            closest * known,
+            similarities.vectors @ share,
+            similarities.content @ share,
+            user.unsqueeze(1).expand(-1, merged.rows.shape[1], -1),
+        ],
+        -1,
+    )

@@ -1,0 +1,151 @@
+"""The ranker: merges two recall lists and orders the union for the user, in one exportable module."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from core.tensors import EXPLANATIONS, MASKED
+from training.models.ranker_attention import POOLED, HistoryView, Similarities, TargetAttention, view_history
+from training.models.ranker_attributes import AttributeEmbedding
+from training.models.ranker_features import (
+    CANDIDATE_FEATURES,
+    SOURCES,
+    USER_STATISTICS,
+    ItemTables,
+    candidate_features,
+    similarities_of,
+)
+from training.models.ranker_merge import merge
+from training.models.ranker_network import RankingNetwork
+from training.models.ranker_shape import RankerShape
+
+
+class Ranker(nn.Module):
+    """DCN-v2 over recall scores, item statistics, attributes and target attention, on top of a blend of the scores.
+
+    ``score = w_mf z_mf + w_gat z_gat + strength * network``; the network starts at exactly 0, so that an untrained
+    ranker is the blend. ``strength`` is chosen on held-out users and is 0 where the network does not help.
+
+    Args:
+        shape: Sizes.
+        tables: Item tables of the fit that the ranker is used with.
+    """
+
+    blend: Tensor
+    strength: Tensor
+    feature_mean: Tensor
+    feature_scale: Tensor
+
+    def __init__(self, shape: RankerShape, tables: ItemTables) -> None:
+        super().__init__()
+        self.shape = shape
+        self.tables = tables
+        self.item_attributes = AttributeEmbedding(shape.item_columns, shape.embedding)
+        self.user_attributes = AttributeEmbedding(shape.user_columns, shape.embedding)
+        self.attention = TargetAttention()
+        width = CANDIDATE_FEATURES + USER_STATISTICS + POOLED
+        width += self.item_attributes.width + self.user_attributes.width
+        self.network = RankingNetwork(width, shape.cross_layers, shape.hidden, shape.dropout)
+        self.register_buffer("blend", torch.ones(SOURCES))
+        self.register_buffer("strength", torch.ones(()))
+        self.register_buffer("feature_mean", torch.zeros(CANDIDATE_FEATURES + USER_STATISTICS))
+        self.register_buffer("feature_scale", torch.ones(CANDIDATE_FEATURES + USER_STATISTICS))
+
+    def with_tables(self, tables: ItemTables) -> Ranker:
+        """A copy with the same weights over another fit's item tables."""
+        other = copy.copy(self)
+        other._modules = {**self._modules, "tables": tables}
+        return copy.deepcopy(other)
+
+    def forward(
+        self,
+        history_rows: Tensor,
+        history_ages: Tensor,
+        history_values: Tensor,
+        user_features: Tensor,
+        mf_rows: Tensor,
+        mf_scores: Tensor,
+        gat_rows: Tensor,
+        gat_scores: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The served step: see ``core.tensors.RANK`` for inputs and outputs.
+
+        Returns:
+            ranked_rows ``(B, R)``, ranked_scores ``(B, R)``, reason_rows ``(B, R, 3)``, reason_weights ``(B, R, 3)``.
+            Masked candidates come last with row I and score MASKED.
+        """
+        merged = merge(mf_rows, mf_scores, gat_rows, gat_scores)
+        history = view_history(history_rows, history_ages, history_values, self.shape.n_items)
+        similarities = similarities_of(self.tables, merged.rows, history.rows)
+        features = candidate_features(self.tables, merged, history, similarities)
+        scores = self.score(self.tables, merged.rows, merged.scores, features, similarities, history, user_features)
+        scores = torch.where(merged.valid, scores, torch.full_like(scores, MASKED))
+        ordered, places = _sort(scores)
+        ranked_scores, places = ordered[:, : self.shape.returned], places[:, : self.shape.returned]
+        found = ranked_scores > MASKED / 2
+        rows = merged.rows.gather(1, places)
+        ranked_rows = torch.where(found, rows, torch.full_like(rows, self.shape.n_items))
+        return ranked_rows, ranked_scores, *self._reasons(ranked_rows, found, history)
+
+    def score(
+        self,
+        tables: ItemTables,
+        rows: Tensor,
+        source_scores: Tensor,
+        features: Tensor,
+        similarities: Similarities,
+        history: HistoryView,
+        user_features: Tensor,
+    ) -> Tensor:
+        """Scores ``(B, C)`` of merged candidates, masked ones not yet masked.
+
+        Args:
+            tables: Item tables of the fit that made the candidates.
+            rows: ``(B, C)``.
+            source_scores: ``(B, C, 2)``, see :class:`Merged`.
+            features: From :func:`candidate_features`.
+            similarities: From :func:`similarities_of`.
+            history: The users' past.
+            user_features: Codes ``(B, F)``.
+        """
+        blend: Tensor = (source_scores * self.blend).sum(-1)
+        return blend + self.strength * self.correction(
+            tables, rows, features, similarities, history, user_features
+        )
+
+    def correction(
+        self,
+        tables: ItemTables,
+        rows: Tensor,
+        features: Tensor,
+        similarities: Similarities,
+        history: HistoryView,
+        user_features: Tensor,
+    ) -> Tensor:
+        """What the network adds to the blend, ``(B, C)``; arguments as in :meth:`score`."""
+        parts = [
+            (features - self.feature_mean) / self.feature_scale,
+            self.attention(similarities, history),
+            self.item_attributes(F.embedding(rows, tables.codes)),
+            self.user_attributes(user_features).unsqueeze(1).expand(-1, rows.shape[1], -1),
+        ]
+        correction: Tensor = self.network(torch.cat(parts, -1))
+        return correction
+
+    def _reasons(self, ranked_rows: Tensor, found: Tensor, history: HistoryView) -> tuple[Tensor, Tensor]:
+        weights = self.attention.weights(similarities_of(self.tables, ranked_rows, history.rows), history)  # (B, R, L)
+        weights = weights * found.unsqueeze(-1).to(weights.dtype)
+        top, places = torch.topk(weights, EXPLANATIONS, dim=-1)
+        past = history.rows.unsqueeze(1).expand(-1, ranked_rows.shape[1], -1).gather(2, places)
+        return torch.where(top > 0, past, torch.full_like(past, self.shape.n_items)), top
+
+
+def _sort(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Best first, ties to the lower place. ONNX has no stable sort, but its TopK breaks ties that way itself."""
+    if torch.compiler.is_exporting():
+        return torch.sort(scores, dim=1, descending=True)
+    return torch.sort(scores, dim=1, descending=True, stable=True)

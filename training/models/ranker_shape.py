@@ -1,0 +1,60 @@
+"""The sizes that a ranker is built from, kept beside its weights so that it can be read back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from core.features import FeatureColumn
+
+STATISTICS = ("popularity", "recent_popularity", "returning_popularity", "trend", "age", "mean_value")
+"""Columns of the item statistics table, in order."""
+
+
+@dataclass(frozen=True)
+class RankerShape:
+    """Sizes of one ranker.
+
+    Attributes:
+        n_items: I; row I is the padding row of every table.
+        candidates: K, candidates per recall source.
+        returned: R, items returned.
+        dimension: D, width of the similarity vectors.
+        content_dimension: Width of the content vectors, at least 1.
+        item_columns: Item attributes.
+        user_columns: User attributes.
+        embedding: Width of each attribute's embedding.
+        cross_layers: DCN-v2 cross layers.
+        hidden: Widths of the deep network's layers.
+        dropout: Dropout of the deep network while training.
+    """
+
+    n_items: int
+    candidates: int
+    returned: int
+    dimension: int
+    content_dimension: int
+    item_columns: tuple[FeatureColumn, ...]
+    user_columns: tuple[FeatureColumn, ...]
+    embedding: int
+    cross_layers: int
+    hidden: tuple[int, ...]
+    dropout: float
+
+    @property
+    def user_width(self) -> int:
+        """F of the ``user_features`` tensor: at least 1, so that the tensor always exists."""
+        return max(1, sum(column.width for column in self.user_columns))
+
+    def to_facts(self) -> dict[str, Any]:
+        """Plain JSON values for a manifest."""
+        return asdict(self)
+
+    @classmethod
+    def from_facts(cls, facts: Mapping[str, Any]) -> RankerShape:
+        """Reads what ``to_facts`` wrote, from JSON or directly."""
+        columns = {
+            name: tuple(FeatureColumn(**column) for column in facts[name]) for name in ("item_columns", "user_columns")
+        }
+        return cls(**{**facts, **columns, "hidden": tuple(facts["hidden"])})

@@ -1,0 +1,202 @@
+"""Ranking examples: users of a label window, the candidates recall really proposes them, and what came true."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from core.dataset import Dataset, Events, histories_of
+from core.histories import Histories, PaddedHistories, pad
+from core.metrics import Truth, truth_of
+from core.progress import SILENT, Progress
+from training.models.ranker import ItemTables
+from training.models.ranker_attention import HistoryView, view_history
+from training.models.ranker_features import candidate_features, similarities_of
+from training.models.ranker_merge import merge
+from training.ranking.windows import Window
+
+CELLS_PER_BATCH = 1 << 22
+"""Users are batched so that candidates x history stays under this many cells."""
+
+
+class Recall(Protocol):
+    """What the ranker needs of a recall model; see ``training.models.recall``."""
+
+    candidates: int
+    item_vectors: Tensor
+
+    def __call__(self, rows: Tensor, ages: Tensor, values: Tensor, exclude: Tensor) -> tuple[Tensor, Tensor]: ...
+
+
+@dataclass(frozen=True)
+class RecallPair:
+    """Both recall models of one fit."""
+
+    mf: Recall
+    gat: Recall
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Users of one padded length with everything that no trained weight touches.
+
+    Attributes:
+        tables: Item tables of the window's fit.
+        history: The users' pasts.
+        user_features: Codes ``(B, F)``.
+        rows: Merged candidates ``(B, C)``.
+        valid: bool ``(B, C)``.
+        source_scores: ``(B, C, 2)`` standardised scores by source.
+        features: ``(B, C, F)``, see ``candidate_features``.
+        labels: ``(B, C)`` 1 where the candidate came true.
+    """
+
+    tables: ItemTables
+    history: HistoryView
+    user_features: Tensor
+    rows: Tensor
+    valid: Tensor
+    source_scores: Tensor
+    features: Tensor
+    labels: Tensor
+
+    def select(self, index: Tensor) -> Batch:
+        """Some users of this batch, in the given order."""
+        history = HistoryView(self.history.rows[index], self.history.mask[index], self.history.events[index])
+        return Batch(
+            self.tables,
+            history,
+            self.user_features[index],
+            self.rows[index],
+            self.valid[index],
+            self.source_scores[index],
+            self.features[index],
+            self.labels[index],
+        )
+
+
+@dataclass(frozen=True)
+class Examples:
+    """All users of one window.
+
+    Attributes:
+        batches: Users grouped by padded history length.
+        truth: Relevant items of the users in batch order, those that recall missed included.
+    """
+
+    batches: tuple[Batch, ...]
+    truth: Truth
+
+    def __len__(self) -> int:
+        return len(self.truth.sizes)
+
+
+def build_examples(
+    dataset: Dataset,
+    window: Window,
+    pair: RecallPair,
+    tables: ItemTables,
+    relevant: np.ndarray,
+    *,
+    max_users: int,
+    rng: np.random.Generator,
+    progress: Progress = SILENT,
+) -> Examples:
+    """Runs recall on the pasts of the window's users and labels its candidates.
+
+    Args:
+        dataset: Gives user attributes and sizes.
+        window: Past and future.
+        pair: Recall fitted on ``window.past``.
+        tables: Item tables of the same fit.
+        relevant: bool over ``window.future``: which of its events are hits.
+        max_users: Most users; a random choice where there are more.
+        rng: Draws that choice.
+        progress: Where the bar goes.
+    """
+    future = window.future.where(relevant)
+    users = np.unique(future.user_rows)
+    if len(users) > max_users:
+        users = np.sort(rng.choice(users, max_users, replace=False))
+    histories = histories_of(window.past, dataset.n_users)
+    users = users[np.argsort(histories.lengths[users], kind="stable")]
+    truth = _truth(future, users, dataset.n_users)
+    batches = []
+    with progress.bar(f"candidates, {window.name} window", len(users)) as bar:
+        for part in _chunks(histories.lengths[users], 2 * max(pair.mf.candidates, pair.gat.candidates)):
+            batches.append(_batch(dataset, histories, pair, tables, users[part], _part(truth, part)))
+            bar.advance(part.stop - part.start)
+    return Examples(tuple(batches), truth)
+
+
+@torch.no_grad()
+def _batch(
+    dataset: Dataset, histories: Histories, pair: RecallPair, tables: ItemTables, users: np.ndarray, truth: Truth
+) -> Batch:
+    padded = pad(histories.select(users), dataset.n_items)
+    mf_rows, mf_scores = propose(pair.mf, padded)
+    gat_rows, gat_scores = propose(pair.gat, padded)
+    merged = merge(mf_rows, mf_scores, gat_rows, gat_scores)
+    history = view_history(
+        torch.from_numpy(padded.rows), torch.from_numpy(padded.ages), torch.from_numpy(padded.values), dataset.n_items
+    )
+    similarities = similarities_of(tables, merged.rows, history.rows)
+    labels = _labels(merged.rows.numpy(), truth, dataset.n_items) & merged.valid.numpy()
+    return Batch(
+        tables,
+        history,
+        user_codes(dataset, users),
+        merged.rows,
+        merged.valid,
+        merged.scores,
+        candidate_features(tables, merged, history, similarities),
+        torch.from_numpy(labels).float(),
+    )
+
+
+def propose(recall: Recall, padded: PaddedHistories) -> tuple[Tensor, Tensor]:
+    """One recall model's candidates for padded histories: rows and scores ``(B, K)``."""
+    inputs = (padded.rows, padded.ages, padded.values, padded.exclude)
+    return recall(*(torch.from_numpy(part) for part in inputs))
+
+
+def user_codes(dataset: Dataset, users: np.ndarray) -> Tensor:
+    """Attribute codes int64 ``(B, F)`` with F at least 1, as the context step sends them."""
+    codes = dataset.user_features.codes[users].astype(np.int64)
+    return torch.from_numpy(codes if codes.shape[1] else np.zeros((len(users), 1), np.int64))
+
+
+def _truth(future: Events, users: np.ndarray, n_users: int) -> Truth:
+    place = np.full(n_users, -1)
+    place[users] = np.arange(len(users))
+    kept = place[future.user_rows] >= 0
+    return truth_of(place[future.user_rows[kept]], future.item_rows[kept], len(users))
+
+
+def _part(truth: Truth, part: slice) -> Truth:
+    starts = truth.starts[part.start : part.stop + 1]
+    return Truth(starts - starts[0], truth.item_rows[starts[0] : starts[-1]])
+
+
+def _labels(rows: np.ndarray, truth: Truth, n_items: int) -> np.ndarray:
+    owners = np.repeat(np.arange(len(rows)), truth.sizes)
+    wanted = np.zeros((len(rows), n_items + 1), dtype=bool)
+    wanted[owners, truth.item_rows] = True
+    found: np.ndarray = np.take_along_axis(wanted, rows, 1)
+    return found
+
+
+def _chunks(lengths: np.ndarray, candidates: int) -> Iterator[slice]:
+    """Neighbouring users, shortest history first, whose padded lists fit into one batch."""
+    start = 0
+    while start < len(lengths):
+        stop = start + 1
+        while stop < len(lengths) and (stop + 1 - start) * candidates * max(16, lengths[stop]) <= CELLS_PER_BATCH:
+            stop += 1
+        yield slice(start, stop)
+        start = stop
