@@ -1,0 +1,146 @@
+"""config.pbtxt of every served model, built as protobuf objects from ``core.tensors``.
+
+``python -m export.config`` rewrites the committed files in model_repository/ from the default settings.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2 as pb
+
+from core.sections import ServingSettings
+from core.settings import ROOT, Settings
+from core.tensors import ENSEMBLE, STEPS, DType, StepSpec
+
+COMMITTED = ROOT / "model_repository"
+DEFAULT_FEATURES = 1
+"""F of the committed configs: the column of zeros that stands for a dataset without user attributes."""
+WARMUP_HISTORY = 512
+"""L of the large warm-up request; the small one has the smallest bucket."""
+HEADER = "# Rendered by export/config.py from core/tensors.py; edit those, then run `python -m export.config`.\n"
+OTHER_AXES = {"S": 1, "X": 16}
+"""Warm-up widths of the dynamic axes that are neither B nor L."""
+
+
+def render_configs(
+    version: int, sizes: dict[str, int], max_batch: int, serving: ServingSettings | None = None
+) -> dict[str, str]:
+    """Text of config.pbtxt for each leaf and for the ensemble, by model name.
+
+    Args:
+        version: The release's version number; leaves serve only it and every ensemble step is pinned to it.
+        sizes: The axes that this release fixes: K, R, F. Others stay dynamic.
+        max_batch: Largest batch of every model.
+        serving: Instances, threads, queues; the defaults when None.
+    """
+    serving = serving or ServingSettings()
+    configs = [leaf_config(spec, (version,), sizes, max_batch, serving) for spec in STEPS]
+    configs.append(ensemble_config(ENSEMBLE.name, version, sizes, max_batch))
+    return {config.name: to_text(config) for config in configs}
+
+
+def leaf_config(
+    spec: StepSpec, versions: tuple[int, ...], sizes: dict[str, int], max_batch: int, serving: ServingSettings
+) -> pb.ModelConfig:
+    """Config of one step of the ensemble."""
+    graph = spec.backend == "onnxruntime"
+    config = pb.ModelConfig(
+        name=spec.name,
+        backend=spec.backend,
+        max_batch_size=max_batch,
+        default_model_filename="model.onnx" if graph else "model.py",
+        input=[pb.ModelInput(name=t.name, data_type=_type(t.dtype), dims=t.dims(sizes)) for t in spec.inputs],
+        output=[pb.ModelOutput(name=t.name, data_type=_type(t.dtype), dims=t.dims(sizes)) for t in spec.outputs],
+        version_policy=pb.ModelVersionPolicy(specific=pb.ModelVersionPolicy.Specific(versions=versions)),
+        dynamic_batching=_batching(serving),
+        instance_group=[_instances(graph, serving)],
+    )
+    if graph:
+        config.parameters["intra_op_thread_count"].string_value = str(serving.graph_threads)
+        config.parameters["inter_op_thread_count"].string_value = "1"
+        config.model_warmup.extend(
+            [
+                _warmup(spec, "one_short_history", 1, sizes | {"L": OTHER_AXES["X"]}),
+                _warmup(spec, "full_batch_of_long_histories", max_batch, sizes | {"L": WARMUP_HISTORY}),
+            ]
+        )
+    return config
+
+
+def ensemble_config(name: str, version: int, sizes: dict[str, int], max_batch: int) -> pb.ModelConfig:
+    """Config of the ensemble: every step pinned to ``version``, since unpinned steps mix two releases in one answer."""
+    config = pb.ModelConfig(
+        name=name,
+        platform="ensemble",
+        max_batch_size=max_batch,
+        input=[pb.ModelInput(name=t.name, data_type=_type(t.dtype), dims=t.dims(sizes)) for t in ENSEMBLE.inputs],
+        output=[pb.ModelOutput(name=t.name, data_type=_type(t.dtype), dims=t.dims(sizes)) for t in ENSEMBLE.outputs],
+        version_policy=pb.ModelVersionPolicy(specific=pb.ModelVersionPolicy.Specific(versions=[version])),
+    )
+    for spec in STEPS:
+        step = config.ensemble_scheduling.step.add(model_name=spec.name, model_version=version)
+        for tensor in spec.inputs:
+            step.input_map[tensor.name] = tensor.name
+        for tensor in spec.outputs:
+            step.output_map[tensor.name] = tensor.name
+    return config
+
+
+def to_text(config: pb.ModelConfig) -> str:
+    """Protobuf text with a header line; map entries sorted, so that equal configs give equal bytes."""
+    return HEADER + text_format.MessageToString(config)
+
+
+def default_sizes(settings: Settings) -> dict[str, int]:
+    """The axes that the committed configs fix."""
+    return {"K": settings.recall.candidates, "R": settings.serving.max_k, "F": DEFAULT_FEATURES}
+
+
+def committed_configs() -> dict[Path, str]:
+    """Path and wanted text of each committed config.pbtxt."""
+    settings = Settings()
+    texts = render_configs(1, default_sizes(settings), settings.export.max_batch, settings.serving)
+    return {COMMITTED / name / "config.pbtxt": text for name, text in texts.items()}
+
+
+def _type(dtype: DType) -> int:
+    return pb.DataType.Value(dtype.triton)
+
+
+def _batching(serving: ServingSettings) -> pb.ModelDynamicBatching:
+    return pb.ModelDynamicBatching(
+        max_queue_delay_microseconds=serving.max_queue_delay_microseconds,
+        default_queue_policy=pb.ModelQueuePolicy(
+            timeout_action=pb.ModelQueuePolicy.REJECT,
+            default_timeout_microseconds=serving.queue_timeout_ms * 1_000,
+            max_queue_size=serving.max_queue_size,
+        ),
+    )
+
+
+def _instances(graph: bool, serving: ServingSettings) -> pb.ModelInstanceGroup:
+    if graph and serving.device == "cuda":
+        return pb.ModelInstanceGroup(count=serving.graph_instances, kind=pb.ModelInstanceGroup.KIND_GPU)
+    count = serving.graph_instances if graph else serving.python_instances
+    return pb.ModelInstanceGroup(count=count, kind=pb.ModelInstanceGroup.KIND_CPU)
+
+
+def _warmup(spec: StepSpec, name: str, batch: int, sizes: dict[str, int]) -> pb.ModelWarmup:
+    """A request of zeros: row 0 is an item of every vocabulary and code 0 is "unknown" in every feature."""
+    warmup = pb.ModelWarmup(name=name, batch_size=batch)
+    for tensor in spec.inputs:
+        entry = warmup.inputs[tensor.name]
+        entry.data_type = _type(tensor.dtype)
+        entry.dims.extend(tensor.dims(OTHER_AXES | sizes))
+        entry.zero_data = True
+    return warmup
+
+
+if __name__ == "__main__":
+    for path, text in committed_configs().items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        sys.stdout.write(f"wrote {path.relative_to(ROOT)}\n")

@@ -1,0 +1,98 @@
+"""The context step: strings become rows. Used by Triton's model.py and by the local pipeline alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from core.histories import Histories, PaddedHistories, UserHistory, pad
+from core.tensors import EXCLUDE_ROWS, HISTORY_AGES, HISTORY_ROWS, HISTORY_VALUES, USER_FEATURES
+from core.vocabulary import Vocabulary
+from serving.history import HistoryStore
+
+Ids = Sequence[str]
+NO_ROWS = np.zeros(0, dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Context:
+    """Model inputs of a batch.
+
+    Attributes:
+        padded: Histories with the session in front, and what must not come back.
+        features: int64 ``(B, F)``.
+    """
+
+    padded: PaddedHistories
+    features: np.ndarray
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """By tensor name."""
+        return {
+            HISTORY_ROWS.name: self.padded.rows,
+            HISTORY_AGES.name: self.padded.ages,
+            HISTORY_VALUES.name: self.padded.values,
+            EXCLUDE_ROWS.name: self.padded.exclude,
+            USER_FEATURES.name: self.features,
+        }
+
+
+def build_context(
+    user_ids: Ids,
+    session_items: Sequence[Ids],
+    exclude_items: Sequence[Ids],
+    store: HistoryStore,
+    items: Vocabulary,
+) -> Context:
+    """Looks users up and pads what they did.
+
+    Session items count as the newest events, of age 0 and with no value: they stand before the history, an older
+    event on the same item gives way, and like all seen items they do not come back.
+
+    Args:
+        user_ids: B external ids; an unknown one has an empty history.
+        session_items: Per user, external item ids, oldest first; "" and unknown ids are ignored, of repeats the
+            newest counts.
+        exclude_items: Per user, external item ids; "" and unknown ids are ignored.
+        store: Where histories are.
+        items: The catalogue.
+    """
+    states = store.lookup(user_ids)
+    histories = [
+        _with_session(history, items, session) if any(session) else history
+        for history, session in zip(states.histories, session_items, strict=True)
+    ]
+    excluded = [_known_rows(items, ids) for ids in exclude_items]
+    return Context(pad(_joined(histories), len(items), excluded), states.features)
+
+
+def _with_session(history: UserHistory, items: Vocabulary, session: Ids) -> UserHistory:
+    newest_first = np.array(list(dict.fromkeys(_known_rows(items, session)[::-1].tolist())), dtype=np.int32)
+    older = ~np.isin(history.item_rows, newest_first)
+    now = history.timestamps[:1] if len(history) else np.zeros(1)
+    return UserHistory(
+        np.concatenate([newest_first, history.item_rows[older]]),
+        np.concatenate([np.repeat(now, len(newest_first)), history.timestamps[older]]),
+        np.concatenate([np.zeros(len(newest_first), np.float32), history.values[older]]),
+    )
+
+
+def _known_rows(items: Vocabulary, ids: Ids) -> np.ndarray:
+    """Rows of the known ids, in order; "" is in no vocabulary."""
+    if not any(ids):
+        return NO_ROWS
+    rows = items.rows(ids)
+    return rows[rows >= 0]
+
+
+def _joined(histories: list[UserHistory]) -> Histories:
+    starts = np.zeros(len(histories) + 1, dtype=np.int64)
+    np.cumsum([len(history) for history in histories], out=starts[1:])
+    return Histories(
+        starts,
+        np.concatenate([history.item_rows for history in histories]),
+        np.concatenate([history.timestamps for history in histories]),
+        np.concatenate([history.values for history in histories]),
+    )

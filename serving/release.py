@@ -1,0 +1,82 @@
+"""A release: the folder that export/release.py writes and serving installs, reads and answers from.
+
+    release.json                                    what it is (``ReleaseInfo``)
+    repository/<model>/config.pbtxt                 one per step and one for the ensemble
+    repository/<graph>/<version>/model.onnx         recall_mf, recall_gat, rank
+    repository/context/<version>/                   model.py, vocabulary.parquet, history.sqlite, state.json
+    repository/respond/<version>/                   model.py, vocabulary.parquet, state.json
+    repository/recommend/<version>/release.json     a copy: the ensemble's version folder may not be missing
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from core.artifacts import write_json
+from core.errors import ReleaseError
+
+RELEASE_FILE = "release.json"
+REPOSITORY = "repository"
+GRAPH_FILE = "model.onnx"
+STEP_FILE = "model.py"
+VERSION_NAME = re.compile(r"[1-9][0-9]{0,8}")
+"""Names of version folders. A name above int64 aborts Triton 2.51."""
+
+
+class ReleaseInfo(BaseModel):
+    """``release.json``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    release_id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    """In every response and every impression."""
+    version: int = Field(ge=1, le=999_999_999)
+    """Name of the release's version folder in every model."""
+    sizes: dict[str, int]
+    """The axes that this release fixes: K, R, F."""
+    n_items: int = Field(ge=1)
+    """I, the size of the catalogue."""
+    max_batch: int = Field(ge=1)
+    created: datetime
+    parents: dict[str, str] = {}
+    """Kind of each parent artefact to the sha256 of its manifest."""
+    facts: dict[str, Any] = {}
+    """Anything else worth telling an operator: metrics, data set, splits."""
+
+    @property
+    def max_k(self) -> int:
+        """R, the most items one answer can hold."""
+        return self.sizes["R"]
+
+    def write(self, folder: Path) -> None:
+        """Writes ``folder/release.json``."""
+        write_json(folder / RELEASE_FILE, self.model_dump(mode="json"))
+
+
+def read_release(folder: Path) -> ReleaseInfo:
+    """Reads ``folder/release.json``.
+
+    Raises:
+        ReleaseError: No such file, or not one of ours.
+    """
+    file = folder / RELEASE_FILE
+    try:
+        return ReleaseInfo.model_validate_json(file.read_bytes())
+    except FileNotFoundError:
+        raise ReleaseError(
+            "no release here", where=str(folder), expected=f"a folder with {RELEASE_FILE}", next_step="conch release"
+        ) from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ReleaseError(
+            "release.json cannot be read",
+            where=f"{file}, key {'.'.join(map(str, first['loc']))}",
+            expected=first["msg"],
+            found=repr(first.get("input"))[:200],
+            next_step="conch release",
+        ) from None
