@@ -79,6 +79,7 @@ class Draft:
     """An artefact being built: write files under ``path``, fill in the facts."""
 
     path: Path
+    created: datetime
     tensors: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     artifact: Artifact | None = None
@@ -114,7 +115,7 @@ def create_artifact(
     created = now()
     run_id = f"{created:%Y%m%dT%H%M%S}{created.microsecond // 1000:03d}-{secrets.token_hex(3)}"
     folder = var / "artifacts" / kind
-    draft = Draft(folder / f"{TEMPORARY}{run_id}")
+    draft = Draft(folder / f"{TEMPORARY}{run_id}", created)
     draft.path.mkdir(parents=True)
     started = time.perf_counter()
     try:

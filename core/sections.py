@@ -96,7 +96,35 @@ class GatSettings(Section):
     dimension: int = Field(32, ge=1)
     """D, length of the item vectors."""
     epochs: int = Field(8, ge=1)
-    """Passes over users."""
+    """Passes over users; the schedule ends with the last, there is no early stop."""
+    neighbours: int = Field(20, ge=0)
+    """Nearest items that each item listens to."""
+    batch_users: int = Field(128, ge=1)
+    """Examples per step."""
+    max_users_per_epoch: int = Field(0, ge=0)
+    """Users drawn per epoch; 0 takes all."""
+    table_rate: float = Field(0.003, gt=0)
+    """Adam's learning rate of the two item tables."""
+    scalar_rate: float = Field(0.01, gt=0)
+    """Adam's learning rate of everything else: attention scalars, item bias, length scale."""
+    start_scale: float = Field(0.1, gt=0)
+    """Root mean square of the item tables before training; a smaller one lets them move further."""
+    stay_close: float = Field(0.1, ge=0)
+    """Weight of the squared distance between an item's parameters and their start."""
+    session_gap_days: float = Field(1.0, gt=0)
+    """A longer pause opens a session; the model learns to continue after such pauses."""
+    random_cut_weight: float = Field(0.3, gt=0)
+    """Weight of examples cut anywhere, against 1 for those cut at a session gap."""
+    drop: float = Field(0.5, ge=0, lt=1)
+    """Share of the history left out at random in training."""
+    popularity: float = Field(0.1, ge=0)
+    """Weight of log popularity in the item bias before training."""
+    full_softmax_items: int = Field(50_000, ge=1)
+    """Larger catalogues estimate the softmax from samples."""
+    samples: int = Field(8_192, ge=1)
+    """Items sampled per step, shared by its users."""
+    sample_power: float = Field(0.75, ge=0)
+    """Items are sampled in proportion to their count to this power."""
 
 
 class RecallSettings(Section):

@@ -6,19 +6,18 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from core.artifacts import Artifact, create_artifact, latest_artifact, load_artifact, parent_artifact, write_json
+from core.artifacts import Artifact, create_artifact, latest_artifact, load_artifact, parent_artifact
 from core.dataset import Dataset, load_dataset
 from core.progress import SILENT, Progress
 from core.settings import ROOT, Settings
-from core.tensors import CONTEXT, RANK, RECALL_GAT, RECALL_MF, RESPOND, STEPS
-from export.config import Sizes, render_configs
+from core.tensors import CONTEXT, ENSEMBLE, RESPOND, STEPS
+from export.config import render_configs
 from export.lint import lint_repository
-from serving.history import write_history
+from serving.release import GRAPH_FILE, REPOSITORY, STEP_FILE, ReleaseInfo
+from serving.state import Catalogue, write_context_state, write_respond_state
 
-GRAPHS = (RECALL_MF, RECALL_GAT, RANK)
+MODEL_SOURCES = ROOT / "model_repository"
 
 
 def assemble_release(settings: Settings, progress: Progress = SILENT) -> Artifact:
@@ -33,28 +32,46 @@ def assemble_release(settings: Settings, progress: Progress = SILENT) -> Artifac
     var = settings.paths.var
     graphs = latest_artifact(var, "graphs")
     data = parent_artifact(graphs, var, "dataset")
-    trained = parent_artifact(graphs, var, "mf")
-    dataset = load_dataset(data)
-    fit = tuple(trained.manifest.settings["train"]["fit"])
+    fit = tuple(parent_artifact(graphs, var, "mf").manifest.settings["train"]["fit"])
     version = next_version(var)
-    release_id = f"r{version:06d}"
-    sizes = Sizes(
-        **graphs.manifest.tensors["sizes"],
-        n_items=dataset.n_items,
-    )
     with create_artifact(
         var,
         "release",
-        settings={"serving": settings.serving.model_dump(mode="json"), "export": graphs.manifest.settings["export"]},
+        settings={"serving": settings.serving.model_dump(mode="json"), **graphs.manifest.settings},
         seed=graphs.manifest.seed,
         parents=(data, graphs),
     ) as draft:
-        repository = draft.path / "repository"
-        max_batch = int(graphs.manifest.settings["export"]["max_batch"])
-        for name, text in render_configs(version, sizes, max_batch, settings.serving).items():
-            (repository / name / str(version)).mkdir(parents=True)
-            (repository / name / "config.pbtxt").write_text(text, encoding="utf-8")
-    return draft.finished()
+        dataset = load_dataset(data)
+        info = ReleaseInfo(
+            release_id=f"r{version:06d}",
+            version=version,
+            sizes=graphs.manifest.tensors["sizes"],
+            n_items=dataset.n_items,
+            max_batch=graphs.manifest.settings["export"]["max_batch"],
+            created=draft.created,
+            parents={parent.manifest.kind: parent.manifest.digest() for parent in (data, graphs)},
+            facts={"fit": fit},
+        )
+        info.write(draft.path)
+        repository = draft.path / REPOSITORY
+        _write_configs(repository, info, settings)
+        for spec in STEPS:
+            folder = repository / spec.name / str(version)
+            if spec.backend == "python":
+                shutil.copyfile(MODEL_SOURCES / spec.name / "1" / STEP_FILE, folder / STEP_FILE)
+            else:
+                shutil.copyfile(graphs.file(f"{spec.name}.onnx"), folder / GRAPH_FILE)
+        _write_states(repository, info, dataset, fit)
+        info.write(repository / ENSEMBLE.name / str(version))  # Triton wants a version folder; artefacts list files
+        lint_repository(repository)
+        draft.tensors |= {"release_id": info.release_id, "version": version, "fit": fit, "sizes": info.sizes}
+    release = draft.finished()
+    size_mb = sum(record.size_bytes for record in release.manifest.files) / 1e6
+    progress.say(
+        f"release: {info.release_id}, {dataset.n_items:,} items, {dataset.n_users:,} users, {size_mb:.1f} MB, "
+        f"{release.manifest.seconds:.1f} s"
+    )
+    return release
 
 
 def next_version(var: Path) -> int:
@@ -62,3 +79,18 @@ def next_version(var: Path) -> int:
     folder = var / "artifacts" / "release"
     known = [load_artifact(path.parent) for path in folder.glob("[0-9]*/manifest.json")]
     return 1 + max((int(release.manifest.tensors["version"]) for release in known), default=0)
+
+
+def _write_configs(repository: Path, info: ReleaseInfo, settings: Settings) -> None:
+    for name, text in render_configs(info.version, info.sizes, info.max_batch, settings.serving).items():
+        (repository / name / str(info.version)).mkdir(parents=True)
+        (repository / name / "config.pbtxt").write_text(text, encoding="utf-8")
+
+
+def _write_states(repository: Path, info: ReleaseInfo, dataset: Dataset, fit: tuple[str, ...]) -> None:
+    fitted = dataset.events.of_splits(fit)
+    catalogue = Catalogue(dataset.items, np.bincount(fitted.item_rows, minlength=dataset.n_items).astype(np.int64))
+    folders = {step: repository / step.name / str(info.version) for step in (CONTEXT, RESPOND)}
+    histories = dataset.histories(fit)
+    write_context_state(folders[CONTEXT], info.release_id, catalogue, dataset.users, histories, dataset.user_features)
+    write_respond_state(folders[RESPOND], info.release_id, catalogue)
