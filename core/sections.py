@@ -107,7 +107,7 @@ class GatSettings(Section):
     """Adam's learning rate of the two item tables."""
     scalar_rate: float = Field(0.01, gt=0)
     """Adam's learning rate of everything else: attention scalars, item bias, length scale."""
-    start_scale: float = Field(0.1, gt=0)
+    start_scale: float = Field(1.0, gt=0)
     """Root mean square of the item tables before training; a smaller one lets them move further."""
     stay_close: float = Field(0.1, ge=0)
     """Weight of the squared distance between an item's parameters and their start."""

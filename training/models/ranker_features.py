@@ -61,9 +61,7 @@ def similarities_of(tables: ItemTables, rows: Tensor, history_rows: Tensor) -> S
     )
 
 
-def candidate_features(
-    tables: ItemTables, merged: Merged, history: HistoryView, similarities: Similarities
-) -> Tensor:
+def candidate_features(tables: ItemTables, merged: Merged, history: HistoryView, similarities: Similarities) -> Tensor:
     """Features without trained weights, ``(B, C, CANDIDATE_FEATURES + USER_STATISTICS)``; computed once for training.
 
     In order: both scores, presence and rank discounts; item statistics; the two popularities against the mean of

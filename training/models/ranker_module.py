@@ -113,9 +113,7 @@ class Ranker(nn.Module):
             user_features: Codes ``(B, F)``.
         """
         blend: Tensor = (source_scores * self.blend).sum(-1)
-        return blend + self.strength * self.correction(
-            tables, rows, features, similarities, history, user_features
-        )
+        return blend + self.strength * self.correction(tables, rows, features, similarities, history, user_features)
 
     def correction(
         self,

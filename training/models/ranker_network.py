@@ -16,10 +16,11 @@ class CrossNetwork(nn.Module):
 
     def __init__(self, width: int, layers: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(layers))
-        for layer in self.layers:
+        linear = [nn.Linear(width, width) for _ in range(layers)]
+        for layer in linear:
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.zeros_(layer.bias)
+        self.layers = nn.ModuleList(linear)
 
     def forward(self, features: Tensor) -> Tensor:
         crossed = features

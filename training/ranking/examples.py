@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -12,33 +11,25 @@ from torch import Tensor
 
 from core.dataset import Dataset, Events, histories_of
 from core.histories import Histories, PaddedHistories, pad
-from core.metrics import Truth, truth_of
+from core.metrics import Truth, hits, truth_of
 from core.progress import SILENT, Progress
 from training.models.ranker import ItemTables
-from training.models.ranker_attention import HistoryView, view_history
+from training.models.ranker_attention import HistoryView, Similarities, view_history
 from training.models.ranker_features import candidate_features, similarities_of
 from training.models.ranker_merge import merge
+from training.models.recall_base import RecallModel
 from training.ranking.windows import Window
 
 CELLS_PER_BATCH = 1 << 22
 """Users are batched so that candidates x history stays under this many cells."""
 
 
-class Recall(Protocol):
-    """What the ranker needs of a recall model; see ``training.models.recall``."""
-
-    candidates: int
-    item_vectors: Tensor
-
-    def __call__(self, rows: Tensor, ages: Tensor, values: Tensor, exclude: Tensor) -> tuple[Tensor, Tensor]: ...
-
-
 @dataclass(frozen=True)
 class RecallPair:
     """Both recall models of one fit."""
 
-    mf: Recall
-    gat: Recall
+    mf: RecallModel
+    gat: RecallModel
 
 
 @dataclass(frozen=True)
@@ -52,6 +43,7 @@ class Batch:
         rows: Merged candidates ``(B, C)``.
         valid: bool ``(B, C)``.
         source_scores: ``(B, C, 2)`` standardised scores by source.
+        present: ``(B, C, 2)`` 1 where the source listed the item.
         features: ``(B, C, F)``, see ``candidate_features``.
         labels: ``(B, C)`` 1 where the candidate came true.
     """
@@ -62,6 +54,7 @@ class Batch:
     rows: Tensor
     valid: Tensor
     source_scores: Tensor
+    present: Tensor
     features: Tensor
     labels: Tensor
 
@@ -75,9 +68,14 @@ class Batch:
             self.rows[index],
             self.valid[index],
             self.source_scores[index],
+            self.present[index],
             self.features[index],
             self.labels[index],
         )
+
+    def similarities(self) -> Similarities:
+        """Cosines with the past, not kept: they would take candidates x history cells for every user."""
+        return similarities_of(self.tables, self.rows, self.history.rows)
 
 
 @dataclass(frozen=True)
@@ -146,7 +144,7 @@ def _batch(
         torch.from_numpy(padded.rows), torch.from_numpy(padded.ages), torch.from_numpy(padded.values), dataset.n_items
     )
     similarities = similarities_of(tables, merged.rows, history.rows)
-    labels = _labels(merged.rows.numpy(), truth, dataset.n_items) & merged.valid.numpy()
+    labels = hits(merged.rows.numpy(), truth) & merged.valid.numpy()
     return Batch(
         tables,
         history,
@@ -154,15 +152,17 @@ def _batch(
         merged.rows,
         merged.valid,
         merged.scores,
+        merged.present,
         candidate_features(tables, merged, history, similarities),
         torch.from_numpy(labels).float(),
     )
 
 
-def propose(recall: Recall, padded: PaddedHistories) -> tuple[Tensor, Tensor]:
+def propose(recall: RecallModel, padded: PaddedHistories) -> tuple[Tensor, Tensor]:
     """One recall model's candidates for padded histories: rows and scores ``(B, K)``."""
     inputs = (padded.rows, padded.ages, padded.values, padded.exclude)
-    return recall(*(torch.from_numpy(part) for part in inputs))
+    proposed: tuple[Tensor, Tensor] = recall(*(torch.from_numpy(part) for part in inputs))
+    return proposed
 
 
 def user_codes(dataset: Dataset, users: np.ndarray) -> Tensor:
@@ -181,14 +181,6 @@ def _truth(future: Events, users: np.ndarray, n_users: int) -> Truth:
 def _part(truth: Truth, part: slice) -> Truth:
     starts = truth.starts[part.start : part.stop + 1]
     return Truth(starts - starts[0], truth.item_rows[starts[0] : starts[-1]])
-
-
-def _labels(rows: np.ndarray, truth: Truth, n_items: int) -> np.ndarray:
-    owners = np.repeat(np.arange(len(rows)), truth.sizes)
-    wanted = np.zeros((len(rows), n_items + 1), dtype=bool)
-    wanted[owners, truth.item_rows] = True
-    found: np.ndarray = np.take_along_axis(wanted, rows, 1)
-    return found
 
 
 def _chunks(lengths: np.ndarray, candidates: int) -> Iterator[slice]:

@@ -51,9 +51,9 @@ def item_statistics(events: Events, n_items: int, *, has_times: bool) -> np.ndar
     columns["mean_value"] = value_sum / (count + PRIOR_EVENTS)
     if has_times and len(events):
         times = events.timestamps
-        recent = np.bincount(
-            events.item_rows[times > np.quantile(times, 1 - RECENT_SHARE)], minlength=n_items
-        ).astype(np.float64)
+        recent = np.bincount(events.item_rows[times > np.quantile(times, 1 - RECENT_SHARE)], minlength=n_items).astype(
+            np.float64
+        )
         first_of_user = _first_times(events.user_rows, times)
         returning = times > first_of_user[events.user_rows] + RETURN_DAYS * SECONDS_PER_DAY
         first_of_item = _first_times(events.item_rows, times, n_items)

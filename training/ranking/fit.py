@@ -1,0 +1,166 @@
+"""Fits the ranker: examples from two label windows, the blend, the network, and what is shipped.
+
+The earlier window teaches, the later one decides (blend, passes, whether the network is used); then the network is
+trained once more on both. Nothing after the fitted splits is ever looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from core.dataset import Dataset, Events
+from core.progress import SILENT, Progress
+from core.settings import Settings
+from training.models.gat import fit_gat
+from training.models.mf import fit_mf
+from training.models.ranker import ItemTables, Ranker, RankerShape
+from training.models.ranker_features import SOURCES
+from training.ranking.choosing import Choice, choose_blend, choose_network
+from training.ranking.examples import Examples, RecallPair, build_examples
+from training.ranking.scoring import by_blend, by_source, mean_auc, ndcg_of_users
+from training.ranking.tables import item_tables
+from training.ranking.training import train_network
+from training.ranking.windows import Window, is_liked, label_windows
+
+__all__ = ["RankerFit", "RecallPair", "fit_ranker"]
+
+FitRecall = Callable[[Dataset, Events, Settings, int, Progress], RecallPair]
+
+
+@dataclass(frozen=True)
+class RankerFit:
+    """A fitted ranker over the shipped fit's item tables, and what it was chosen by.
+
+    Attributes:
+        model: In evaluation mode.
+        metrics: Plain JSON values: NDCG@10 on the later window of mf, gat, blend and ranker, and the choices made.
+    """
+
+    model: Ranker
+    metrics: dict[str, Any]
+
+
+def fit_recall_pair(dataset: Dataset, events: Events, settings: Settings, seed: int, progress: Progress) -> RecallPair:
+    """Both recall models on the same events."""
+    return RecallPair(
+        fit_mf(dataset, events, settings, seed=seed, progress=progress),
+        fit_gat(dataset, events, settings, seed=seed, progress=progress),
+    )
+
+
+def fit_ranker(
+    dataset: Dataset,
+    settings: Settings,
+    *,
+    seed: int,
+    recall: RecallPair,
+    progress: Progress = SILENT,
+    fit_recall: FitRecall = fit_recall_pair,
+) -> RankerFit:
+    """Trains the ranker on what recall really proposes before each label window.
+
+    Args:
+        dataset: All data; only the splits of ``settings.train.fit`` are used.
+        settings: ``ranker``, ``recall``, ``serving.max_k`` and what ``fit_recall`` reads.
+        seed: Of recall's refits, users drawn, weights, order and dropout.
+        recall: The shipped recall models, fitted on all of ``settings.train.fit``.
+        progress: Where bars and lines go.
+        fit_recall: Refits recall on a window's past.
+
+    Raises:
+        TrainingError: No example has a hit, or a loss is not finite.
+    """
+    events = dataset.events.of_splits(settings.train.fit)
+    rng = np.random.default_rng(seed)
+    windows = label_windows(events, has_times=dataset.has_times, share=settings.ranker.window_share, rng=rng)
+    earlier, later = (_examples(dataset, window, settings, seed, rng, progress, fit_recall) for window in windows)
+    shipped = item_tables(dataset, events, recall.gat.item_vectors, settings.ranker.content_dimension)
+    ranker = _new_ranker(_shape(dataset, settings, shipped, recall), shipped, seed)
+    ranker.blend.copy_(torch.tensor(choose_blend((earlier, later))))
+    generator = torch.Generator().manual_seed(seed)
+    choice = choose_network(ranker, earlier, later, settings.ranker, generator=generator, progress=progress)
+    ranker.strength.fill_(choice.strength)
+    if choice.strength > 0:
+        train_network(
+            ranker,
+            (earlier, later),
+            settings.ranker,
+            epochs=choice.epochs,
+            generator=generator,
+            progress=progress,
+        )
+    metrics = _metrics(ranker, later, choice)
+    progress.say(
+        f"ranker: NDCG@10 mf {metrics['ndcg@10_mf']:.4f}, gat {metrics['ndcg@10_gat']:.4f}, "
+        f"blend {metrics['ndcg@10_blend']:.4f}, network {choice.gain:+.4f} ± {choice.standard_error:.4f} "
+        f"({'used' if choice.strength else 'not used'}) on {len(later):,} users"
+    )
+    return RankerFit(ranker.eval(), metrics)
+
+
+def _examples(
+    dataset: Dataset,
+    window: Window,
+    settings: Settings,
+    seed: int,
+    rng: np.random.Generator,
+    progress: Progress,
+    fit_recall: FitRecall,
+) -> Examples:
+    pair = fit_recall(dataset, window.past, settings, seed, progress)
+    tables = item_tables(dataset, window.past, pair.gat.item_vectors, settings.ranker.content_dimension)
+    liked = settings.ranker.target == "liked" and dataset.has_values
+    relevant = is_liked(dataset, window.future) if liked else np.ones(len(window.future), dtype=bool)
+    return build_examples(
+        dataset, window, pair, tables, relevant, max_users=settings.ranker.max_users, rng=rng, progress=progress
+    )
+
+
+def _shape(dataset: Dataset, settings: Settings, tables: ItemTables, recall: RecallPair) -> RankerShape:
+    candidates = recall.mf.candidates
+    return RankerShape(
+        n_items=dataset.n_items,
+        candidates=candidates,
+        returned=min(settings.serving.max_k, candidates),
+        dimension=tables.vectors.shape[1],
+        content_dimension=tables.content.shape[1],
+        item_columns=dataset.item_features.columns,
+        user_columns=dataset.user_features.columns,
+        embedding=settings.ranker.embedding,
+        cross_layers=settings.ranker.cross_layers,
+        hidden=settings.ranker.hidden,
+        dropout=settings.ranker.dropout,
+    )
+
+
+def _new_ranker(shape: RankerShape, tables: ItemTables, seed: int) -> Ranker:
+    with torch.random.fork_rng(devices=[]):  # torch.nn.init of layers takes no generator
+        torch.manual_seed(seed)
+        return Ranker(shape, tables).eval()
+
+
+def _metrics(ranker: Ranker, later: Examples, choice: Choice) -> dict[str, Any]:
+    """The later window's figures; ``ranker`` is the trial that had not seen this window, or the blend."""
+    blend = ranker.blend.tolist()
+    blended = float(ndcg_of_users(by_blend(blend), later).mean())
+    mf, gat = (float(ndcg_of_users(by_source(source), later).mean()) for source in range(SOURCES))
+    return {
+        "users": len(later),
+        "ndcg@10_mf": round(mf, 5),
+        "ndcg@10_gat": round(gat, 5),
+        "ndcg@10_blend": round(blended, 5),
+        "ndcg@10_ranker": round(blended + (choice.gain if choice.strength else 0.0), 5),
+        "network_gain": round(choice.gain, 5),
+        "network_gain_standard_error": round(choice.standard_error, 5),
+        "auc_blend": round(mean_auc(by_blend(blend), later), 5),
+        "auc_ranker": round(choice.auc if choice.strength else mean_auc(by_blend(blend), later), 5),
+        "blend_mf": round(blend[0], 5),
+        "blend_gat": round(blend[1], 5),
+        "strength": choice.strength,
+        "epochs": choice.epochs,
+    }

@@ -1,0 +1,115 @@
+"""Fits the network's weights on examples; the blend underneath stays fixed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from core.errors import TrainingError
+from core.progress import SILENT, Progress
+from core.sections import RankerSettings
+from training.models.ranker import Ranker
+from training.ranking.examples import Batch, Examples
+from training.ranking.scoring import correction, listwise_loss
+
+LONGEST_GRADIENT = 1.0
+SMALLEST_SCALE = 1e-3
+
+
+def train_network(
+    ranker: Ranker,
+    examples: Sequence[Examples],
+    settings: RankerSettings,
+    *,
+    epochs: int,
+    generator: torch.Generator,
+    progress: Progress = SILENT,
+    after_epoch: Callable[[int], None] = lambda epoch: None,
+) -> None:
+    """Trains in place with AdamW and a cosine schedule; every user weighs the same.
+
+    Args:
+        ranker: Its ``blend`` is the fixed start that the network corrects.
+        examples: Users of one or more windows.
+        settings: Rates and batch size.
+        epochs: Passes over all users.
+        generator: Order of users and dropout.
+        progress: Where the bar goes.
+        after_epoch: Called with the epoch's number from 1, the model in evaluation mode.
+
+    Raises:
+        TrainingError: The loss is not finite, or no candidate of any user came true.
+    """
+    batches = [taught for part in examples for batch in part.batches if (taught := _with_hits(batch)) is not None]
+    if not batches:
+        raise TrainingError(
+            "the ranker has nothing to learn from",
+            expected="users whose later events are among their recall candidates",
+            found="none",
+            next_step="train on more events, or raise recall.candidates",
+        )
+    fit_feature_scale(ranker, batches)
+    optimizer = torch.optim.AdamW(
+        (weight for weight in ranker.parameters() if weight.requires_grad),
+        lr=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+    )
+    steps = sum(math.ceil(len(batch.rows) / settings.batch_users) for batch in batches)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=max(1, steps * epochs))
+    seed = int(torch.randint(2**31, (), generator=generator))
+    with torch.random.fork_rng(devices=[]), progress.bar("ranker", steps * epochs) as bar:
+        torch.manual_seed(seed)  # dropout has no generator argument
+        for epoch in range(1, epochs + 1):
+            ranker.train()
+            for batch in _steps(batches, settings.batch_users, generator):
+                optimizer.zero_grad()
+                loss = listwise_loss((batch.source_scores * ranker.blend).sum(-1) + correction(ranker, batch), batch)
+                if not torch.isfinite(loss):
+                    raise TrainingError(
+                        "the ranker's loss is not finite",
+                        where=f"epoch {epoch}",
+                        found=str(loss.item()),
+                        next_step="lower ranker.learning_rate",
+                    )
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(ranker.parameters(), LONGEST_GRADIENT)
+                optimizer.step()
+                schedule.step()
+                bar.advance(1, f"loss {loss.item():.4f}")
+            ranker.eval()
+            after_epoch(epoch)
+    ranker.eval()
+
+
+def fit_feature_scale(ranker: Ranker, batches: Sequence[Batch]) -> None:
+    """Stores mean and deviation of each feature over all valid candidates; constant features keep scale 1."""
+    total = torch.zeros(len(ranker.feature_mean), dtype=torch.float64)
+    squares, count = torch.zeros_like(total), 0
+    for batch in batches:
+        features = batch.features[batch.valid].double()
+        total += features.sum(0)
+        squares += (features * features).sum(0)
+        count += len(features)
+    mean = total / max(count, 1)
+    deviation = (squares / max(count, 1) - mean * mean).clamp(min=0).sqrt()
+    ranker.feature_mean.copy_(mean)
+    ranker.feature_scale.copy_(torch.where(deviation > SMALLEST_SCALE, deviation, torch.ones_like(deviation)))
+
+
+def _with_hits(batch: Batch) -> Batch | None:
+    index = torch.nonzero(batch.labels.sum(1) > 0).squeeze(1)
+    return batch.select(index) if len(index) else None
+
+
+def _steps(batches: Sequence[Batch], size: int, generator: torch.Generator) -> Iterator[Batch]:
+    """Random steps: users shuffled within their padded length, steps shuffled over all lengths."""
+    plan: list[tuple[int, Tensor]] = []
+    for number, batch in enumerate(batches):
+        order = torch.randperm(len(batch.rows), generator=generator)
+        plan += [(number, part) for part in order.split(size)]
+    for place in torch.randperm(len(plan), generator=generator).tolist():
+        number, part = plan[place]
+        yield batches[number].select(part)
