@@ -1,0 +1,89 @@
+"""Training of the matrix factorisation: weighted iALS by alternating conjugate gradients."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import torch
+
+from core.dataset import Dataset, Events, histories_of
+from core.progress import SILENT, Progress
+from core.sections import MfSettings
+from core.settings import Settings
+from training.loop import check_finite, check_not_empty
+from training.models import mf_numba, mf_torch
+from training.models.event_weights import EventWeighting
+from training.models.mf_model import MfRecall
+from training.models.mf_problem import Interactions, Objective, rotate_to_eigenbasis
+from training.models.recall_base import popularity_bias
+
+INITIAL_SPREAD = 0.1
+"""Standard deviation of a fresh row's length."""
+
+
+def fit_mf(dataset: Dataset, events: Events, settings: Settings, *, seed: int, progress: Progress = SILENT) -> MfRecall:
+    """Trains matrix factorisation on ``events``.
+
+    Args:
+        dataset: Gives the numbers of users and items.
+        events: What to learn from, each (user, item) pair once.
+        settings: The sections ``mf``, ``recall`` and ``train``.
+        seed: Decides the start values, and with them everything.
+        progress: One step per epoch, with the loss over all pairs per event.
+
+    Raises:
+        TrainingError: No events, or factors that are not finite.
+    """
+    check_not_empty(events, "mf")
+    chosen = settings.mf
+    histories = histories_of(events, dataset.n_users)
+    weighting = EventWeighting.from_settings(chosen).scaled_to(histories)
+    weights = weighting.of_histories(histories)
+    by_user, by_item = Interactions.both_ways(histories.starts, histories.item_rows, weights, dataset.n_items)
+    objective = Objective(chosen.all_weight, chosen.regularisation, chosen.frequency_power)
+    items, spectrum = _alternate(by_user, by_item, objective, chosen, settings.train.device, seed, progress)
+    vectors = torch.zeros(dataset.n_items + 1, chosen.dimension)
+    vectors[:-1] = torch.from_numpy(items)
+    return MfRecall(
+        vectors,
+        torch.from_numpy(popularity_bias(by_item.mass, chosen.popularity)),
+        torch.from_numpy(spectrum),
+        weighting=weighting,
+        regularisation=objective.regularisation,
+        frequency_power=objective.frequency_power,
+        all_items_mass=objective.all_weight * dataset.n_items,
+        candidates=settings.recall.candidates,
+    ).eval()
+
+
+def _alternate(
+    by_user: Interactions,
+    by_item: Interactions,
+    objective: Objective,
+    settings: MfSettings,
+    device: str,
+    seed: int,
+    progress: Progress,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Item vectors ``(I, D)`` in the eigenbasis of their weighted Gram matrix, and its diagonal ``(D,)``."""
+    half_step = (
+        mf_numba.half_step if settings.solver == "numba" else partial(mf_torch.half_step, device=torch.device(device))
+    )
+    rng = np.random.default_rng(seed)
+    spread = INITIAL_SPREAD / np.sqrt(settings.dimension)
+    items = rng.normal(0, spread, (by_user.n_columns, settings.dimension)).astype(np.float32)
+    items[np.diff(by_item.starts) == 0] = 0
+    users = np.zeros((len(by_user), settings.dimension), dtype=np.float32)
+    ridges = objective.ridge(by_user), objective.ridge(by_item)
+    with progress.bar("mf", settings.epochs) as bar:
+        for epoch in range(settings.epochs):
+            items, users, spectrum = rotate_to_eigenbasis(items, users, objective.all_weight)
+            users = half_step(by_user, items, users, spectrum, ridges[0], settings.cg_steps)
+            users, items, spectrum = rotate_to_eigenbasis(users, items, objective.all_weight)
+            items = half_step(by_item, users, items, spectrum, ridges[1], settings.cg_steps)
+            loss = mf_numba.loss(by_item, items, users, objective.all_weight)
+            check_finite(loss, "mf", epoch + 1, "raise mf.regularisation")
+            bar.advance(note=f"loss {loss:.4f}")
+    items, _, spectrum = rotate_to_eigenbasis(items, users, objective.all_weight)
+    return items, spectrum

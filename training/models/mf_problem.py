@@ -1,0 +1,100 @@
+"""One half of an iALS epoch as arrays, and its exact solution to test the fast solvers against."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+
+
+@dataclass(frozen=True)
+class Interactions:
+    """Weighted interactions in one direction, as a CSR matrix without values other than weights.
+
+    Attributes:
+        starts: int32 ``(rows + 1,)`` (int64 above 2^31 events).
+        columns: int32 ``(events,)``.
+        weights: float32 ``(events,)``, all positive.
+        mass: float64 ``(rows,)``, the sum of each row's weights.
+        n_columns: How many columns there are.
+    """
+
+    starts: np.ndarray
+    columns: np.ndarray
+    weights: np.ndarray
+    mass: np.ndarray
+    n_columns: int
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    @classmethod
+    def both_ways(
+        cls, starts: np.ndarray, item_rows: np.ndarray, weights: np.ndarray, n_items: int
+    ) -> tuple[Interactions, Interactions]:
+        """Items of each user, and users of each item.
+
+        Args:
+            starts: Offsets ``(U + 1,)`` of each user's events.
+            item_rows: int ``(events,)``; each item at most once per user.
+            weights: float32 ``(events,)``.
+            n_items: I.
+        """
+        by_user = sparse.csr_matrix((weights, item_rows, starts), shape=(len(starts) - 1, n_items))
+        return cls._of(by_user), cls._of(by_user.T.tocsr())
+
+    @classmethod
+    def _of(cls, matrix: sparse.csr_matrix) -> Interactions:
+        mass = np.asarray(matrix.sum(axis=1, dtype=np.float64)).ravel()
+        return cls(matrix.indptr, matrix.indices, matrix.data.astype(np.float32), mass, matrix.shape[1])
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The constants of the iALS loss; see :class:`training.models.mf_model.MfRecall`.
+
+    Attributes:
+        all_weight: ``a0``, weight of every (user, item) pair as a zero.
+        regularisation: ``reg``.
+        frequency_power: ``nu``.
+    """
+
+    all_weight: float
+    regularisation: float
+    frequency_power: float
+
+    def ridge(self, interactions: Interactions) -> np.ndarray:
+        """Weight of each row's squared norm, float32 ``(rows,)``."""
+        mass = interactions.mass + self.all_weight * interactions.n_columns
+        return (self.regularisation * mass**self.frequency_power).astype(np.float32)
+
+
+def rotate_to_eigenbasis(fixed: np.ndarray, moving: np.ndarray, all_weight: float) -> tuple[np.ndarray, ...]:
+    """Rotates both factor matrices so that ``all_weight * fixed' fixed`` becomes diagonal; no score changes.
+
+    Returns:
+        The rotated ``fixed`` and ``moving`` (float32) and the diagonal (float32 ``(D,)``, not negative).
+    """
+    gram = all_weight * (fixed.T.astype(np.float64) @ fixed.astype(np.float64))
+    values, basis = np.linalg.eigh(gram)
+    rotation = basis.astype(np.float32)
+    return fixed @ rotation, moving @ rotation, np.maximum(values, 0).astype(np.float32)
+
+
+def exact_half_step(interactions: Interactions, fixed: np.ndarray, objective: Objective) -> np.ndarray:
+    """The minimiser of every row by a dense solve in float64: slow, for tests and small data.
+
+    Returns:
+        float64 ``(rows, D)``; zero for rows without events.
+    """
+    fixed = fixed.astype(np.float64)
+    gram = objective.all_weight * fixed.T @ fixed
+    ridge = objective.ridge(interactions).astype(np.float64)
+    solution = np.zeros((len(interactions), fixed.shape[1]))
+    for row in np.flatnonzero(np.diff(interactions.starts)):
+        part = slice(interactions.starts[row], interactions.starts[row + 1])
+        vectors, weights = fixed[interactions.columns[part]], interactions.weights[part].astype(np.float64)
+        matrix = gram + (vectors * weights[:, None]).T @ vectors + ridge[row] * np.eye(fixed.shape[1])
+        solution[row] = np.linalg.solve(matrix, weights @ vectors)
+    return solution

@@ -1,0 +1,121 @@
+"""What both recall models are: a user vector from a padded history, a score for every item, the best K."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from torch import nn
+
+from core.tensors import MASKED
+
+UNSEEN = -64.0
+"""Bias of items without training events: below every score that a trained item gets."""
+ROW_STEP = 2.0**-16
+"""How much each further row lowers an unseen item; exact in float32 up to 4 million rows."""
+
+
+class RecallModel(nn.Module):
+    """Base of the recall models; the module is the served graph.
+
+    Scores are ``user_vectors @ item_vectors.T + item_bias``: an empty history has the zero vector and gets the order
+    of the bias, which follows popularity. No two biases are equal, so that order has no ties.
+
+    Args:
+        item_vectors: float32 ``(I + 1, D)``, last row zero.
+        item_bias: float32 ``(I + 1,)``, last entry ``MASKED``: padding is never recommended.
+        candidates: K; at most I are returned.
+    """
+
+    kind: ClassVar[str]
+    """Name of the model and of its artefact."""
+
+    item_vectors: torch.Tensor
+    item_bias: torch.Tensor
+
+    def __init__(self, item_vectors: torch.Tensor, item_bias: torch.Tensor, candidates: int) -> None:
+        super().__init__()
+        self.n_items = item_vectors.shape[0] - 1
+        self.candidates = min(candidates, self.n_items)
+        self.register_buffer("item_vectors", item_vectors.float().contiguous())
+        self.register_buffer("item_bias", item_bias.float().contiguous())
+
+    @property
+    def dimension(self) -> int:
+        """D."""
+        return int(self.item_vectors.shape[1])
+
+    @abstractmethod
+    def user_vectors(self, rows: torch.Tensor, ages: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        """Vectors float32 ``(B, D)`` of padded histories ``(B, L)`` (see ``core.tensors``); zero where empty."""
+
+    @abstractmethod
+    def facts(self) -> dict[str, Any]:
+        """JSON-able facts that ``from_tensors`` needs beside the weights."""
+
+    @classmethod
+    @abstractmethod
+    def from_tensors(cls, tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> Self:
+        """The model that ``state_dict()`` and ``facts()`` were taken from."""
+
+    def scores(self, rows: torch.Tensor, ages: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        """Scores of the whole catalogue, float32 ``(B, I + 1)``, seen items included; the last column is ``MASKED``."""
+        return self.user_vectors(rows, ages, values) @ self.item_vectors.T + self.item_bias
+
+    def forward(
+        self,
+        history_rows: torch.Tensor,
+        history_ages: torch.Tensor,
+        history_values: torch.Tensor,
+        exclude_rows: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The best K items.
+
+        Args:
+            history_rows: int64 ``(B, L)``, newest first, padded with I.
+            history_ages: float32 ``(B, L)``, days before the user's newest event.
+            history_values: float32 ``(B, L)``, standardised values.
+            exclude_rows: int64 ``(B, X)``, rows that must not come back, padded with I.
+
+        Returns:
+            Rows int64 ``(B, K)`` and scores float32 ``(B, K)``, best first; ``<= MASKED`` marks no candidate.
+        """
+        scores = self.scores(history_rows, history_ages, history_values)
+        allowed = scores.scatter(1, exclude_rows, MASKED)  # not reducing: TensorRT-RTX has no ScatterElements reduction
+        best, rows = torch.topk(allowed, self.candidates, dim=1)
+        return rows, best
+
+
+def popularity_bias(popularity: np.ndarray, strength: float) -> np.ndarray:
+    """Item bias ``strength * log(popularity)`` without ties, float32 ``(I + 1,)``.
+
+    Equal popularity goes to the lower row by a few units of float32's last place, items never seen follow in row
+    order below ``UNSEEN``, the padding row ends with ``MASKED``.
+
+    Args:
+        popularity: Non-negative mass of each item's events ``(I,)``; 0 is never seen.
+        strength: Weight of the logarithm, at least 1e-3: the order of an empty history is nothing but the bias.
+    """
+    n_items = len(popularity)
+    seen = popularity > 0
+    bias = np.full(n_items + 1, MASKED, dtype=np.float32)
+    bias[:-1] = UNSEEN - ROW_STEP * np.arange(n_items)
+    logs = max(strength, 1e-3) * np.log(popularity[seen].astype(np.float64))
+    bias[:-1][seen] = without_ties(logs.astype(np.float32))
+    return bias
+
+
+def without_ties(values: np.ndarray) -> np.ndarray:
+    """Strictly ordered float32 values: each becomes the largest one below those before it in (value, row) order."""
+    order = np.lexsort((np.arange(len(values)), -values))
+    # float32 as ordered integers: neighbours differ by one, so a running maximum of (key - rank) separates ties
+    bits = values[order].astype(np.float32).view(np.int32).astype(np.int64)
+    keys = np.where(bits >= 0, bits, -(bits & 0x7FFFFFFF))
+    steps = np.arange(len(keys))
+    keys = np.minimum.accumulate(keys + steps) - steps
+    result = np.empty(len(values), dtype=np.float32)
+    magnitude = np.abs(keys).astype(np.int32).view(np.float32)
+    result[order] = np.where(keys < 0, -magnitude, magnitude)
+    return result
