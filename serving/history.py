@@ -166,4 +166,4 @@ def _records(users: Vocabulary, histories: Histories, codes: np.ndarray) -> Iter
 
 def _bytes(array: np.ndarray, dtype: np.dtype) -> memoryview:
     """The array's bytes; slices of them are SQLite blobs without a copy in Python."""
-    return memoryview(np.ascontiguousarray(array, dtype).reshape(-1).view(np.uint8))
+    return np.ascontiguousarray(array, dtype).reshape(-1).view(np.uint8).data

@@ -1,11 +1,11 @@
 """A release: the folder that export/release.py writes and serving installs, reads and answers from.
 
-    release.json                                    what it is (``ReleaseInfo``)
-    repository/<model>/config.pbtxt                 one per step and one for the ensemble
-    repository/<graph>/<version>/model.onnx         recall_mf, recall_gat, rank
-    repository/context/<version>/                   model.py, vocabulary.parquet, history.sqlite, state.json
-    repository/respond/<version>/                   model.py, vocabulary.parquet, state.json
-    repository/recommend/<version>/release.json     a copy: the ensemble's version folder may not be missing
+release.json                                    what it is (``ReleaseInfo``)
+repository/<model>/config.pbtxt                 one per step and one for the ensemble
+repository/<graph>/<version>/model.onnx         recall_mf, recall_gat, rank
+repository/context/<version>/                   model.py, vocabulary.parquet, history.sqlite, state.json
+repository/respond/<version>/                   model.py, vocabulary.parquet, state.json
+repository/recommend/<version>/release.json     a copy: the ensemble's version folder may not be missing
 """
 
 from __future__ import annotations

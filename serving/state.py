@@ -36,7 +36,9 @@ class Catalogue:
 
     def write(self, folder: Path) -> None:
         """Writes ``folder/vocabulary.parquet``."""
-        table = pa.table({"item_id": pa.array(self.items.ids, pa.string()), "events": pa.array(self.counts, pa.int64())})
+        table = pa.table(
+            {"item_id": pa.array(self.items.ids, pa.string()), "events": pa.array(self.counts, pa.int64())}
+        )
         pq.write_table(table, folder / VOCABULARY_FILE)
 
     @classmethod

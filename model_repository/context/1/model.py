@@ -1,0 +1,26 @@
+"""Context: user, session and excluded ids in; padded history rows, rows to exclude and user features out."""
+
+from core.tensors import CONTEXT, EXCLUDE_ITEMS, SESSION_ITEMS, USER_ID
+from serving.context import build_context
+from serving.state import read_context_state
+from serving.step import Tensors, answer_each, decode, version_folder
+
+
+class TritonPythonModel:
+    """Serves the context step of one release."""
+
+    def initialize(self, args):
+        self._state = read_context_state(version_folder(args))
+        self._state.items.rows([""])  # builds the map from ids to rows now, not at the first request
+
+    def execute(self, requests):
+        return answer_each(CONTEXT, requests, self._compute)
+
+    def _compute(self, inputs: Tensors) -> Tensors:
+        return build_context(
+            [user_id for (user_id,) in decode(inputs[USER_ID.name])],
+            decode(inputs[SESSION_ITEMS.name]),
+            decode(inputs[EXCLUDE_ITEMS.name]),
+            self._state.store,
+            self._state.items,
+        ).tensors()

@@ -1,0 +1,196 @@
+"""Requests and answers of ``recommend`` as typed objects, and how they become tensors. No transport here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from core.errors import RequestError
+from core.tensors import (
+    EXCLUDE_ITEMS,
+    EXPLANATIONS,
+    ITEM_IDS,
+    K_RETURNED,
+    PAD_ID,
+    REASON_IDS,
+    REASON_SHARES,
+    RELEASE,
+    SCORES,
+    SESSION_ITEMS,
+    USER_ID,
+)
+
+LONGEST_ID = 1_024
+"""Characters of an external id at most."""
+MOST_ITEMS = 4_096
+"""Session or excluded items per user at most."""
+
+
+@dataclass(frozen=True)
+class Reason:
+    """One of the user's own past items behind a recommendation."""
+
+    item_id: str
+    share: float
+    """Attention weight, 0..1."""
+
+
+@dataclass(frozen=True)
+class RecommendedItem:
+    """One item of a list."""
+
+    item_id: str
+    score: float
+    """Ranking score: unbounded, comparable within one list only."""
+    rank: int
+    """1 is best."""
+    reasons: tuple[Reason, ...]
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """The answer for one user, best item first; shorter than k where the catalogue is exhausted."""
+
+    user_id: str
+    items: tuple[RecommendedItem, ...]
+    release: str
+    """Id of the release that answered."""
+    latency_ms: float
+    """Time of the call that brought it, shared by the users of one batch."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A validated request for B users; all tuples have length B."""
+
+    users: tuple[str, ...]
+    k: tuple[int, ...]
+    session_items: tuple[tuple[str, ...], ...]
+    exclude: tuple[tuple[str, ...], ...]
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def parts(self, max_batch: int) -> Iterator[Request]:
+        """The same users in requests of ``max_batch`` at most, in order."""
+        for start in range(0, len(self.users), max_batch):
+            cut = slice(start, start + max_batch)
+            yield Request(self.users[cut], self.k[cut], self.session_items[cut], self.exclude[cut])
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Input tensors by name; string tensors are at least one wide, since Triton accepts no empty ones."""
+        return {
+            USER_ID.name: np.array(self.users, dtype=object).reshape(-1, 1),
+            SESSION_ITEMS.name: _padded(self.session_items),
+            EXCLUDE_ITEMS.name: _padded(self.exclude),
+            K_RETURNED.name: np.array(self.k, dtype=np.int32).reshape(-1, 1),
+        }
+
+
+def make_request(
+    users: Sequence[str],
+    k: int | Sequence[int] = 10,
+    session_items: Sequence[Sequence[str]] | None = None,
+    exclude: Sequence[Sequence[str]] | None = None,
+) -> Request:
+    """Checks what a caller passes, before anything is sent: Triton must not see malformed input.
+
+    Args:
+        users: External user ids; unknown ones are welcome.
+        k: How many items, one number for all or one per user. Its upper end is the release's; the server checks it.
+        session_items: Per user, the newest items of the session, oldest first.
+        exclude: Per user, items that must not come back.
+
+    Raises:
+        RequestError: The first thing that is wrong.
+    """
+    names = _ids(users, "users", most=None)
+    if not names:
+        raise RequestError("no users given", where="users", expected="at least one user id", found="an empty list")
+    counts = tuple(k) if isinstance(k, Sequence) else (k,) * len(names)
+    if len(counts) != len(names):
+        raise RequestError(
+            "k has another length than users", where="k", expected=str(len(names)), found=str(len(counts))
+        )
+    for count in counts:
+        if isinstance(count, bool) or not isinstance(count, int | np.integer) or not 1 <= count < 2**31:
+            raise RequestError("k is out of range", where="k", expected="a whole number from 1", found=repr(count))
+    return Request(
+        names,
+        tuple(map(int, counts)),
+        _item_lists(session_items, "session_items", len(names)),
+        _item_lists(exclude, "exclude", len(names)),
+    )
+
+
+def read_answer(request: Request, tensors: dict[str, np.ndarray], latency_ms: float) -> list[Recommendation]:
+    """One :class:`Recommendation` per user of the request from the output tensors by name."""
+    item_ids, reason_ids = tensors[ITEM_IDS.name].tolist(), tensors[REASON_IDS.name].tolist()
+    scores, shares = tensors[SCORES.name].tolist(), tensors[REASON_SHARES.name].tolist()
+    releases = tensors[RELEASE.name].tolist()
+    answers = []
+    for at, user_id in enumerate(request.users):
+        items = tuple(
+            RecommendedItem(
+                _text(item_ids[at][place]),
+                scores[at][place],
+                place + 1,
+                tuple(
+                    Reason(_text(reason_ids[at][place][slot]), shares[at][place][slot])
+                    for slot in range(EXPLANATIONS)
+                    if reason_ids[at][place][slot]
+                ),
+            )
+            for place in range(len(item_ids[at]))
+            if item_ids[at][place]
+        )
+        answers.append(Recommendation(user_id, items, _text(releases[at][0]), latency_ms))
+    return answers
+
+
+def _item_lists(lists: Sequence[Sequence[str]] | None, where: str, count: int) -> tuple[tuple[str, ...], ...]:
+    if lists is None:
+        return ((),) * count
+    if isinstance(lists, str) or len(lists) != count:
+        found = "one string" if isinstance(lists, str) else f"{len(lists)} lists"
+        raise RequestError(f"{where} needs one list per user", where=where, expected=f"{count} lists", found=found)
+    return tuple(_ids(ids, f"{where}[{at}]", MOST_ITEMS) for at, ids in enumerate(lists))
+
+
+def _ids(ids: Sequence[str], where: str, most: int | None) -> tuple[str, ...]:
+    if isinstance(ids, str | bytes):
+        raise RequestError(f"{where} is one string", where=where, expected="a list of ids", found=repr(ids)[:80])
+    if most is not None and len(ids) > most:
+        raise RequestError(f"{where} is too long", where=where, expected=f"at most {most} ids", found=str(len(ids)))
+    for at, value in enumerate(ids):
+        if not isinstance(value, str) or not 0 < len(value) <= LONGEST_ID or not _is_utf8(value):
+            raise RequestError(
+                "an id is not usable",
+                where=f"{where}[{at}]",
+                expected=f"text of 1 to {LONGEST_ID} characters",
+                found=repr(value)[:80],
+            )
+    return tuple(ids)
+
+
+def _is_utf8(text: str) -> bool:
+    """False for lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _padded(lists: Sequence[Sequence[str]]) -> np.ndarray:
+    width = max(1, max(map(len, lists)))
+    array = np.full((len(lists), width), PAD_ID, dtype=object)
+    for row, ids in enumerate(lists):
+        array[row, : len(ids)] = ids
+    return array
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value

@@ -1,0 +1,227 @@
+"""One Triton server as a context manager: refuses a used port, waits until it answers, notices death, always stops."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+from core.errors import ConchError, ServerError
+from core.sections import ServingSettings
+from core.tensors import ENSEMBLE
+from serving.client import ConchClient
+from serving.command import Launch, container_launch, has_docker, wheel_launch
+from serving.lint import lint_repository
+from serving.wheel import build_backends, check_environment, check_platform, locate_server
+
+LOG_LINES_SHOWN = 25
+POLL_SECONDS = 0.05
+PROBE_USER = "conch-probe"
+PR_SET_PDEATHSIG = 1
+SHARED_MEMORY = Path("/dev/shm")
+
+
+class TritonServer:
+    """A running server: ``with TritonServer(repository, settings, var) as server: …``.
+
+    Args:
+        repository: The live model repository; read only.
+        settings: Addresses, ports, time limits.
+        var: ``paths.var``; logs go to ``log/triton.log``, the rest to ``run/``.
+    """
+
+    def __init__(self, repository: Path, settings: ServingSettings, var: Path) -> None:
+        self.settings = settings
+        self.log = var / "log" / "triton.log"
+        self._repository = repository
+        self._run = var / "run" / f"triton-{settings.grpc_port}"
+        self._shm_prefix = f"conch_{os.getpid()}_{settings.grpc_port}_"
+        self._secret = secrets.token_hex(16)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """Process id of tritonserver. Raises ServerError when it is not running."""
+        if self._process is None:
+            raise ServerError("the server is not running", next_step="enter the `with` block first")
+        return self._process.pid
+
+    @property
+    def address(self) -> str:
+        """host:port of gRPC."""
+        return f"{self.settings.host}:{self.settings.grpc_port}"
+
+    @property
+    def state_file(self) -> Path:
+        """JSON with pid, ports and the secret for model control, readable by this user only, while the server runs."""
+        return self._run / "server.json"
+
+    def start(self) -> None:
+        """Starts the server and returns when it has answered a recommendation.
+
+        Raises:
+            ReleaseError: The repository is not one that Triton can load.
+            ServerError: A used port, a missing part, a server that died or that did not answer in time.
+        """
+        lint_repository(self._repository)
+        self._check_ports()
+        launch = self._launch()
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with self.log.open("wb") as log:
+                self._process = _spawn(launch, log)
+            self._write_state()
+            self._wait_until_it_answers()
+        except BaseException:
+            self.stop()
+            raise
+
+    def wait(self) -> None:
+        """Blocks until the server ends by itself. Raises ServerError then: nobody asked it to."""
+        if self._process is not None:
+            self._process.wait()
+            raise self._death()
+
+    def stop(self) -> None:
+        """Ends the server and every process and shared memory that it started."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(self.settings.stop_timeout_seconds)
+            except subprocess.TimeoutExpired:
+                process.kill()
+        _kill_group(process.pid)  # python stubs outlive a server that was killed
+        process.wait()
+        for region in SHARED_MEMORY.glob(f"{self._shm_prefix}*"):
+            region.unlink(missing_ok=True)
+        self.state_file.unlink(missing_ok=True)
+
+    def __enter__(self) -> TritonServer:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def client(self) -> ConchClient:
+        """A client of this server."""
+        return ConchClient(self.address, deadline_seconds=self.settings.deadline_seconds)
+
+    def _launch(self) -> Launch:
+        try:
+            check_platform()
+        except ServerError:
+            if not has_docker():
+                raise
+            return container_launch(self._repository, self.settings, self._secret)
+        libpython = check_environment()
+        files = locate_server()
+        self._run.mkdir(parents=True, exist_ok=True)
+        backends = self._run / "backends"
+        build_backends(backends, files)
+        return wheel_launch(self._repository, self.settings, self._secret, files, backends, libpython, self._shm_prefix)
+
+    def _check_ports(self) -> None:
+        for key in ("http_port", "grpc_port", "metrics_port"):
+            port = getattr(self.settings, key)
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port in TIME_WAIT is free
+                try:
+                    probe.bind((self.settings.host, port))
+                except OSError as error:
+                    raise ServerError(
+                        f"port {port} cannot be used",
+                        where=f"serving.{key} on {self.settings.host}",
+                        found=str(error.strerror),
+                        next_step=f"stop what listens there, or choose another with --set serving.{key}=…",
+                    ) from None
+
+    def _write_state(self) -> None:
+        self._run.mkdir(parents=True, exist_ok=True)
+        state = {
+            "pid": self.pid,
+            "http": f"{self.settings.host}:{self.settings.http_port}",
+            "grpc": self.address,
+            "metrics": f"{self.settings.host}:{self.settings.metrics_port}",
+            "secret": self._secret,
+        }
+        handle = os.open(self.state_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            json.dump(state, stream)
+
+    def _wait_until_it_answers(self) -> None:
+        """Readiness alone proves nothing: a dead python stub says ready. One real answer does."""
+        deadline = time.monotonic() + self.settings.start_timeout_seconds
+        with self.client() as client:
+            last: ConchError | None = None
+            while time.monotonic() < deadline:
+                if self._process is not None and self._process.poll() is not None:
+                    raise self._death()
+                if client.is_ready():
+                    try:
+                        (answer,) = client.recommend([PROBE_USER], k=1)
+                        if answer.release:
+                            return
+                    except ConchError as error:
+                        last = error
+                time.sleep(POLL_SECONDS)
+        raise ServerError(
+            f"Triton did not answer within {self.settings.start_timeout_seconds:g} seconds",
+            where=str(self.log),
+            expected=f"model {ENSEMBLE.name} ready and one recommendation",
+            found=f"{last.what if last else 'not ready'}; the log ends with\n{self._last_lines()}",
+            next_step="read the log; a large release may need --set serving.start_timeout_seconds=…",
+        )
+
+    def _death(self) -> ServerError:
+        code = self._process.returncode if self._process is not None else None
+        return ServerError(
+            "Triton ended by itself",
+            where=str(self.log),
+            found=f"exit status {code}; the log ends with\n{self._last_lines()}",
+            next_step="read the log; `conch release` and `conch activate` make a fresh repository",
+        )
+
+    def _last_lines(self) -> str:
+        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = [line for line in lines if line and line[0] not in "|+"]  # tables of options and statuses
+        errors = [line for line in lines if line.startswith("E") or "rror" in line]
+        shown = [*errors[-5:], "…", *lines[-LOG_LINES_SHOWN:]] if errors else lines[-LOG_LINES_SHOWN:]
+        return "\n".join(f"    {line}" for line in shown)
+
+
+def _spawn(launch: Launch, log: IO[bytes]) -> subprocess.Popen[bytes]:
+    """Starts the server in a process group of its own, so that it can be ended with all its stubs."""
+    return subprocess.Popen(
+        launch.command,
+        env=launch.environment,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        preexec_fn=_end_with_parent if hasattr(ctypes.CDLL(None), "prctl") else None,
+    )
+
+
+def _end_with_parent() -> None:
+    """In the child: SIGTERM when the starting thread ends, so that a killed parent leaves no server behind."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _kill_group(group: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(group, signal.SIGKILL)
