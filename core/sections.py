@@ -20,6 +20,11 @@ class PathSettings(Section):
     var: Path = Path("var")
     """Everything that Conch writes lies under this folder."""
 
+    @property
+    def repository(self) -> Path:
+        """The live model repository that Triton serves."""
+        return self.var / "repository"
+
 
 class DataSettings(Section):
     source: str = "movielens-100k"
@@ -180,8 +185,12 @@ class ServingSettings(Section):
     """Where the ONNX steps run; the python steps always run on the CPU."""
     graph_instances: int = Field(1, ge=1)
     """Copies of each ONNX step; each holds its own weights."""
+    local_threads: int = Field(0, ge=0)
+    """Threads of the graphs in process (recommend, evaluate); 0 takes all cores."""
     graph_threads: int = Field(1, ge=1)
     """Threads of ONNX Runtime per instance."""
+    local_threads: int = Field(0, ge=0)
+    """Threads of ONNX Runtime where a release answers in process (evaluation, batch jobs); 0 takes all cores."""
     python_instances: int = Field(1, ge=1)
     """Processes of each python step."""
     max_queue_delay_microseconds: int = Field(0, ge=0)

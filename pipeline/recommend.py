@@ -126,7 +126,8 @@ def _answerer(settings: Settings, ask: Ask, release: Path) -> LocalPipeline | Co
             expected="--stage pipeline with --triton",
             next_step="leave --triton out",
         )
-    return ConchClient(settings.serving)
+    serving = settings.serving
+    return ConchClient(f"{serving.host}:{serving.grpc_port}", deadline_seconds=serving.deadline_seconds)
 
 
 def _ask(source: LocalPipeline | ConchClient, users: list[str], ask: Ask) -> list[Recommendation]:

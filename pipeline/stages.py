@@ -49,11 +49,11 @@ def _export(settings: Settings, progress: Progress) -> list[Artifact]:
 
 
 def _release(settings: Settings, progress: Progress) -> list[Artifact]:
-    from export.release import assemble_release
+    from pipeline.release import assemble_release
     from serving.activate import install_release
 
     release = assemble_release(settings, progress)
-    install_release(release.path, settings.paths.var / "repository")
+    install_release(release.path, settings.paths.repository)
     return [release]
 
 

@@ -60,7 +60,7 @@ def use_hardware(settings: Settings) -> None:
     """Sets thread counts and refuses a device that is not there; none is chosen silently."""
     if settings.train.threads:
         torch.set_num_threads(settings.train.threads)
-        numba.set_num_threads(min(settings.train.threads, numba.config.NUMBA_NUM_THREADS))
+        numba.set_num_threads(min(settings.train.threads, numba.get_num_threads()))
     if settings.train.device.startswith("cuda") and not torch.cuda.is_available():
         raise SettingsError(
             "no CUDA device",

@@ -13,7 +13,7 @@ from core.progress import SILENT, Progress
 from core.settings import ROOT, Settings
 from core.tensors import CONTEXT, ENSEMBLE, RESPOND, STEPS
 from export.config import render_configs
-from export.lint import lint_repository
+from serving.lint import lint_repository
 from serving.release import GRAPH_FILE, REPOSITORY, STEP_FILE, ReleaseInfo
 from serving.state import Catalogue, write_context_state, write_respond_state
 
