@@ -185,8 +185,6 @@ class ServingSettings(Section):
     """Where the ONNX steps run; the python steps always run on the CPU."""
     graph_instances: int = Field(1, ge=1)
     """Copies of each ONNX step; each holds its own weights."""
-    local_threads: int = Field(0, ge=0)
-    """Threads of the graphs in process (recommend, evaluate); 0 takes all cores."""
     graph_threads: int = Field(1, ge=1)
     """Threads of ONNX Runtime per instance."""
     local_threads: int = Field(0, ge=0)

@@ -8,19 +8,18 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from core.sections import ServingSettings
 from core.settings import ROOT, Settings
 from core.tensors import ENSEMBLE, STEPS, DType, StepSpec
+from serving.textproto import config_text
 
 COMMITTED = ROOT / "model_repository"
 DEFAULT_FEATURES = 1
 """F of the committed configs: the column of zeros that stands for a dataset without user attributes."""
 WARMUP_HISTORY = 512
 """L of the large warm-up request; the small one has the smallest bucket."""
-HEADER = "# Rendered by export/config.py from core/tensors.py; edit those, then run `python -m export.config`.\n"
 OTHER_AXES = {"S": 1, "X": 16}
 """Warm-up widths of the dynamic axes that are neither B nor L."""
 
@@ -39,7 +38,7 @@ def render_configs(
     serving = serving or ServingSettings()
     configs = [leaf_config(spec, (version,), sizes, max_batch, serving) for spec in STEPS]
     configs.append(ensemble_config(ENSEMBLE.name, version, sizes, max_batch))
-    return {config.name: to_text(config) for config in configs}
+    return {config.name: config_text(config) for config in configs}
 
 
 def leaf_config(
@@ -87,11 +86,6 @@ def ensemble_config(name: str, version: int, sizes: dict[str, int], max_batch: i
         for tensor in spec.outputs:
             step.output_map[tensor.name] = tensor.name
     return config
-
-
-def to_text(config: pb.ModelConfig) -> str:
-    """Protobuf text with a header line; map entries sorted, so that equal configs give equal bytes."""
-    return HEADER + text_format.MessageToString(config)
 
 
 def default_sizes(settings: Settings) -> dict[str, int]:

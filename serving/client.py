@@ -14,47 +14,46 @@ import tritonclient.grpc.aio as triton_aio
 from tritonclient.utils import InferenceServerException
 
 from core.errors import ConchError, RequestError, ServerError
+from core.sections import ServingSettings
 from core.tensors import ENSEMBLE
 from serving.messages import Recommendation, Request, make_request, read_answer
 
 DEFAULT_ADDRESS = "127.0.0.1:8001"
 DEFAULT_DEADLINE_SECONDS = 5.0
-DEFAULT_MAX_BATCH = 64
 CHANNEL_OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 
 
 class ConchClient:
     """Asks Triton for recommendations and waits. Safe to share between threads over gRPC, not over HTTP.
 
+    Longer lists of users than the server takes at once are sent in several requests.
+
     Args:
-        address: host:port of gRPC (8001 by default) or of HTTP (8000).
-        protocol: grpc or http.
-        max_batch: Longer lists of users are sent in several requests of this size.
-        deadline_seconds: How long one request may take.
+        server: host:port, or the settings of the server.
+        protocol: grpc or http; the port must be that protocol's.
+        deadline_seconds: How long one request may take; the settings' or 5 seconds when None.
     """
 
     def __init__(
         self,
-        address: str = DEFAULT_ADDRESS,
+        server: str | ServingSettings = DEFAULT_ADDRESS,
         *,
         protocol: Literal["grpc", "http"] = "grpc",
-        max_batch: int = DEFAULT_MAX_BATCH,
-        deadline_seconds: float = DEFAULT_DEADLINE_SECONDS,
+        deadline_seconds: float | None = None,
     ) -> None:
-        self._address = address
-        self._max_batch = max_batch
-        self._deadline_seconds = deadline_seconds
         self._http = protocol == "http"
+        self._address, self._deadline_seconds = _target(server, protocol, deadline_seconds)
+        self._max_batch: int | None = None
         if self._http:
             import tritonclient.http as triton_http  # brings gevent, which gRPC users should not pay for
 
             self._module: Any = triton_http
             self._triton: Any = triton_http.InferenceServerClient(
-                address, network_timeout=deadline_seconds, connection_timeout=deadline_seconds
+                self._address, network_timeout=self._deadline_seconds, connection_timeout=self._deadline_seconds
             )
         else:
             self._module = triton_grpc
-            self._triton = triton_grpc.InferenceServerClient(address, channel_args=CHANNEL_OPTIONS)
+            self._triton = triton_grpc.InferenceServerClient(self._address, channel_args=CHANNEL_OPTIONS)
 
     def recommend(
         self,
@@ -76,21 +75,14 @@ class ConchClient:
             ServerError: The server is not there, too slow, too busy or broken.
         """
         request = make_request(users, k, session_items, exclude)
-        answers: list[Recommendation] = []
-        for part in request.parts(self._max_batch):
-            started = time.perf_counter()
-            try:
-                result = self._triton.infer(ENSEMBLE.name, _inputs(part, self._module), **self._timeout())
-            except (InferenceServerException, OSError) as error:
-                raise explain(error, self._address, self._deadline_seconds) from None
-            answers += read_answer(part, _outputs(result), (time.perf_counter() - started) * 1_000)
-        return answers
+        if len(request) == 1:
+            return self._ask(request)
+        return [answer for part in request.parts(self._largest_batch()) for answer in self._ask(part)]
 
     def is_ready(self) -> bool:
         """True when the server says that the ensemble is loaded; only an answer proves that it works."""
         try:
-            options = {} if self._http else {"client_timeout": self._deadline_seconds}
-            return bool(self._triton.is_model_ready(ENSEMBLE.name, **options))
+            return bool(self._triton.is_model_ready(ENSEMBLE.name, **self._timeout()))
         except (InferenceServerException, OSError):
             return False
 
@@ -106,6 +98,24 @@ class ConchClient:
     ) -> None:
         self.close()
 
+    def _ask(self, part: Request) -> list[Recommendation]:
+        started = time.perf_counter()
+        try:
+            result = self._triton.infer(ENSEMBLE.name, _inputs(part, self._module), **self._timeout())
+        except (InferenceServerException, OSError) as error:
+            raise explain(error, self._address, self._deadline_seconds) from None
+        return read_answer(part, _outputs(result), (time.perf_counter() - started) * 1_000)
+
+    def _largest_batch(self) -> int:
+        """The server's limit, asked once."""
+        if self._max_batch is None:
+            try:
+                config = self._triton.get_model_config(ENSEMBLE.name, **self._timeout())
+            except (InferenceServerException, OSError) as error:
+                raise explain(error, self._address, self._deadline_seconds) from None
+            self._max_batch = int(config["max_batch_size"] if self._http else config.config.max_batch_size)
+        return self._max_batch
+
     def _timeout(self) -> dict[str, float]:
         return {} if self._http else {"client_timeout": self._deadline_seconds}
 
@@ -113,20 +123,15 @@ class ConchClient:
 class AsyncConchClient:
     """The same over asyncio and gRPC; parts of a long list of users are asked for at once.
 
-    Create and use it inside one running event loop.
+    Create and use it inside one running event loop. Arguments as of :class:`ConchClient`.
     """
 
     def __init__(
-        self,
-        address: str = DEFAULT_ADDRESS,
-        *,
-        max_batch: int = DEFAULT_MAX_BATCH,
-        deadline_seconds: float = DEFAULT_DEADLINE_SECONDS,
+        self, server: str | ServingSettings = DEFAULT_ADDRESS, *, deadline_seconds: float | None = None
     ) -> None:
-        self._address = address
-        self._max_batch = max_batch
-        self._deadline_seconds = deadline_seconds
-        self._triton = triton_aio.InferenceServerClient(address, channel_args=CHANNEL_OPTIONS)
+        self._address, self._deadline_seconds = _target(server, "grpc", deadline_seconds)
+        self._max_batch: int | None = None
+        self._triton = triton_aio.InferenceServerClient(self._address, channel_args=CHANNEL_OPTIONS)
 
     async def recommend(
         self,
@@ -137,8 +142,10 @@ class AsyncConchClient:
     ) -> list[Recommendation]:
         """See :meth:`ConchClient.recommend`."""
         request = make_request(users, k, session_items, exclude)
-        answers = await asyncio.gather(*(self._ask(part) for part in request.parts(self._max_batch)))
-        return [answer for part in answers for answer in part]
+        if len(request) == 1:
+            return await self._ask(request)
+        parts = request.parts(await self._largest_batch())
+        return [answer for answers in await asyncio.gather(*map(self._ask, parts)) for answer in answers]
 
     async def _ask(self, part: Request) -> list[Recommendation]:
         started = time.perf_counter()
@@ -149,6 +156,16 @@ class AsyncConchClient:
         except (InferenceServerException, OSError) as error:
             raise explain(error, self._address, self._deadline_seconds) from None
         return read_answer(part, _outputs(result), (time.perf_counter() - started) * 1_000)
+
+    async def _largest_batch(self) -> int:
+        """The server's limit, asked once."""
+        if self._max_batch is None:
+            try:
+                config = await self._triton.get_model_config(ENSEMBLE.name, client_timeout=self._deadline_seconds)
+            except (InferenceServerException, OSError) as error:
+                raise explain(error, self._address, self._deadline_seconds) from None
+            self._max_batch = int(config.config.max_batch_size)
+        return self._max_batch
 
     async def close(self) -> None:
         """Closes the connection."""
@@ -183,6 +200,14 @@ def explain(error: Exception, address: str, deadline_seconds: float) -> ConchErr
             f"the server does not serve {ENSEMBLE.name}", where=address, found=message, next_step="conch activate"
         )
     return ServerError("the server failed", where=address, found=f"{code} {message}".strip())
+
+
+def _target(server: str | ServingSettings, protocol: str, deadline_seconds: float | None) -> tuple[str, float]:
+    """Address and deadline."""
+    if isinstance(server, str):
+        return server, deadline_seconds or DEFAULT_DEADLINE_SECONDS
+    port = server.http_port if protocol == "http" else server.grpc_port
+    return f"{server.host}:{port}", deadline_seconds or server.deadline_seconds
 
 
 def _inputs(part: Request, module: Any) -> list[Any]:

@@ -10,7 +10,7 @@ import numpy as np
 from core.histories import Histories, PaddedHistories, UserHistory, pad
 from core.tensors import EXCLUDE_ROWS, HISTORY_AGES, HISTORY_ROWS, HISTORY_VALUES, USER_FEATURES
 from core.vocabulary import Vocabulary
-from serving.history import HistoryStore
+from serving.history import UserStates
 
 Ids = Sequence[str]
 NO_ROWS = np.zeros(0, dtype=np.int64)
@@ -40,26 +40,20 @@ class Context:
 
 
 def build_context(
-    user_ids: Ids,
-    session_items: Sequence[Ids],
-    exclude_items: Sequence[Ids],
-    store: HistoryStore,
-    items: Vocabulary,
+    states: UserStates, session_items: Sequence[Ids], exclude_items: Sequence[Ids], items: Vocabulary
 ) -> Context:
-    """Looks users up and pads what they did.
+    """Puts sessions before histories and pads both.
 
     Session items count as the newest events, of age 0 and with no value: they stand before the history, an older
     event on the same item gives way, and like all seen items they do not come back.
 
     Args:
-        user_ids: B external ids; an unknown one has an empty history.
+        states: What the history store knows of B users.
         session_items: Per user, external item ids, oldest first; "" and unknown ids are ignored, of repeats the
             newest counts.
         exclude_items: Per user, external item ids; "" and unknown ids are ignored.
-        store: Where histories are.
         items: The catalogue.
     """
-    states = store.lookup(user_ids)
     histories = [
         _with_session(history, items, session) if any(session) else history
         for history, session in zip(states.histories, session_items, strict=True)

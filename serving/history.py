@@ -48,6 +48,10 @@ class UserStates:
     histories: tuple[UserHistory, ...]
     features: np.ndarray
 
+    def take(self, places: Sequence[int]) -> UserStates:
+        """The users at ``places``, in that order."""
+        return UserStates(tuple(self.histories[place] for place in places), self.features[places])
+
 
 class HistoryStore(Protocol):
     """Where the context step finds users."""

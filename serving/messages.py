@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,9 +75,14 @@ class Request:
 
     def parts(self, max_batch: int) -> Iterator[Request]:
         """The same users in requests of ``max_batch`` at most, in order."""
-        for start in range(0, len(self.users), max_batch):
-            cut = slice(start, start + max_batch)
-            yield Request(self.users[cut], self.k[cut], self.session_items[cut], self.exclude[cut])
+        for start in range(0, len(self), max_batch):
+            yield self.take(range(start, min(start + max_batch, len(self))))
+
+    def take(self, places: Iterable[int]) -> Request:
+        """The users at ``places``, in that order."""
+        at = tuple(places)
+        pick = lambda values: tuple(values[place] for place in at)  # noqa: E731
+        return Request(pick(self.users), pick(self.k), pick(self.session_items), pick(self.exclude))
 
     def tensors(self) -> dict[str, np.ndarray]:
         """Input tensors by name; string tensors are at least one wide, since Triton accepts no empty ones."""

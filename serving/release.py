@@ -1,11 +1,12 @@
 """A release: the folder that export/release.py writes and serving installs, reads and answers from.
 
-release.json                                    what it is (``ReleaseInfo``)
-repository/<model>/config.pbtxt                 one per step and one for the ensemble
-repository/<graph>/<version>/model.onnx         recall_mf, recall_gat, rank
-repository/context/<version>/                   model.py, vocabulary.parquet, history.sqlite, state.json
-repository/respond/<version>/                   model.py, vocabulary.parquet, state.json
-repository/recommend/<version>/release.json     a copy: the ensemble's version folder may not be missing
+Its files:
+    release.json                                    what it is (``ReleaseInfo``)
+    repository/<model>/config.pbtxt                 one per step and one for the ensemble
+    repository/<graph>/<version>/model.onnx         recall_mf, recall_gat, rank
+    repository/context/<version>/                   model.py, vocabulary.parquet, history.sqlite, state.json
+    repository/respond/<version>/                   model.py, vocabulary.parquet, state.json
+    repository/recommend/<version>/release.json     a copy: the ensemble's version folder may not be missing
 """
 
 from __future__ import annotations
@@ -56,6 +57,11 @@ class ReleaseInfo(BaseModel):
     def write(self, folder: Path) -> None:
         """Writes ``folder/release.json``."""
         write_json(folder / RELEASE_FILE, self.model_dump(mode="json"))
+
+
+def live_repository(var: Path) -> Path:
+    """Where the repository lies that Triton serves; ``var`` is ``paths.var``."""
+    return var / REPOSITORY
 
 
 def read_release(folder: Path) -> ReleaseInfo:

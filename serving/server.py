@@ -11,40 +11,49 @@ import signal
 import socket
 import subprocess
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import IO
 
 from core.errors import ConchError, ServerError
-from core.sections import ServingSettings
+from core.settings import Settings
 from core.tensors import ENSEMBLE
 from serving.client import ConchClient
 from serving.command import Launch, container_launch, has_docker, wheel_launch
 from serving.lint import lint_repository
-from serving.wheel import build_backends, check_environment, check_platform, locate_server
+from serving.release import live_repository
+from serving.wheel import build_backends, check_environment, check_platform, find_server
 
 LOG_LINES_SHOWN = 25
 POLL_SECONDS = 0.05
 PROBE_USER = "conch-probe"
 PR_SET_PDEATHSIG = 1
 SHARED_MEMORY = Path("/dev/shm")
+PORTS = ("http_port", "grpc_port", "metrics_port")
 
 
 class TritonServer:
-    """A running server: ``with TritonServer(repository, settings, var) as server: …``.
+    """A running server: ``with TritonServer(settings) as server: …``.
 
     Args:
-        repository: The live model repository; read only.
-        settings: Addresses, ports, time limits.
-        var: ``paths.var``; logs go to ``log/triton.log``, the rest to ``run/``.
+        settings: The server's are under ``serving``; its log goes to ``paths.var``/log/triton.log.
+        repository: The model repository to serve, never written to; the live one in ``paths.var`` when None.
+        free_ports: Take any free ports instead of those in the settings; ``server.settings`` tells which.
     """
 
-    def __init__(self, repository: Path, settings: ServingSettings, var: Path) -> None:
-        self.settings = settings
+    def __init__(self, settings: Settings, repository: Path | None = None, *, free_ports: bool = False) -> None:
+        serving = settings.serving
+        if free_ports:
+            serving = serving.model_copy(update=_free_ports(serving.host))
+        var = settings.paths.var
+        self.settings = settings.model_copy(update={"serving": serving})
         self.log = var / "log" / "triton.log"
-        self._repository = repository
-        self._run = var / "run" / f"triton-{settings.grpc_port}"
-        self._shm_prefix = f"conch_{os.getpid()}_{settings.grpc_port}_"
+        self._serving = serving
+        self._repository = repository or live_repository(var)
+        self._run = var / "run" / f"triton-{serving.grpc_port}"
+        self._shm_prefix = f"conch_{os.getpid()}_{serving.grpc_port}_"
+        self._release_id: str | None = None
         self._secret = secrets.token_hex(16)
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -56,9 +65,16 @@ class TritonServer:
         return self._process.pid
 
     @property
+    def release_id(self) -> str:
+        """The release that answered at the start. Raises ServerError before."""
+        if self._release_id is None:
+            raise ServerError("the server has not answered yet", next_step="enter the `with` block first")
+        return self._release_id
+
+    @property
     def address(self) -> str:
         """host:port of gRPC."""
-        return f"{self.settings.host}:{self.settings.grpc_port}"
+        return f"{self._serving.host}:{self._serving.grpc_port}"
 
     @property
     def state_file(self) -> Path:
@@ -99,7 +115,7 @@ class TritonServer:
         if process.poll() is None:
             process.terminate()
             try:
-                process.wait(self.settings.stop_timeout_seconds)
+                process.wait(self._serving.stop_timeout_seconds)
             except subprocess.TimeoutExpired:
                 process.kill()
         _kill_group(process.pid)  # python stubs outlive a server that was killed
@@ -119,7 +135,7 @@ class TritonServer:
 
     def client(self) -> ConchClient:
         """A client of this server."""
-        return ConchClient(self.address, deadline_seconds=self.settings.deadline_seconds)
+        return ConchClient(self._serving)
 
     def _launch(self) -> Launch:
         try:
@@ -127,25 +143,25 @@ class TritonServer:
         except ServerError:
             if not has_docker():
                 raise
-            return container_launch(self._repository, self.settings, self._secret)
+            return container_launch(self._repository, self._serving, self._secret)
         libpython = check_environment()
-        files = locate_server()
+        files = find_server()
         self._run.mkdir(parents=True, exist_ok=True)
         backends = self._run / "backends"
         build_backends(backends, files)
-        return wheel_launch(self._repository, self.settings, self._secret, files, backends, libpython, self._shm_prefix)
+        return wheel_launch(self._repository, self._serving, self._secret, files, backends, libpython, self._shm_prefix)
 
     def _check_ports(self) -> None:
-        for key in ("http_port", "grpc_port", "metrics_port"):
-            port = getattr(self.settings, key)
+        for key in PORTS:
+            port = getattr(self._serving, key)
             with socket.socket() as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port in TIME_WAIT is free
                 try:
-                    probe.bind((self.settings.host, port))
+                    probe.bind((self._serving.host, port))
                 except OSError as error:
                     raise ServerError(
                         f"port {port} cannot be used",
-                        where=f"serving.{key} on {self.settings.host}",
+                        where=f"serving.{key} on {self._serving.host}",
                         found=str(error.strerror),
                         next_step=f"stop what listens there, or choose another with --set serving.{key}=…",
                     ) from None
@@ -154,9 +170,9 @@ class TritonServer:
         self._run.mkdir(parents=True, exist_ok=True)
         state = {
             "pid": self.pid,
-            "http": f"{self.settings.host}:{self.settings.http_port}",
+            "http": f"{self._serving.host}:{self._serving.http_port}",
             "grpc": self.address,
-            "metrics": f"{self.settings.host}:{self.settings.metrics_port}",
+            "metrics": f"{self._serving.host}:{self._serving.metrics_port}",
             "secret": self._secret,
         }
         handle = os.open(self.state_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -165,7 +181,7 @@ class TritonServer:
 
     def _wait_until_it_answers(self) -> None:
         """Readiness alone proves nothing: a dead python stub says ready. One real answer does."""
-        deadline = time.monotonic() + self.settings.start_timeout_seconds
+        deadline = time.monotonic() + self._serving.start_timeout_seconds
         with self.client() as client:
             last: ConchError | None = None
             while time.monotonic() < deadline:
@@ -174,13 +190,13 @@ class TritonServer:
                 if client.is_ready():
                     try:
                         (answer,) = client.recommend([PROBE_USER], k=1)
-                        if answer.release:
-                            return
+                        self._release_id = answer.release
+                        return
                     except ConchError as error:
                         last = error
                 time.sleep(POLL_SECONDS)
         raise ServerError(
-            f"Triton did not answer within {self.settings.start_timeout_seconds:g} seconds",
+            f"Triton did not answer within {self._serving.start_timeout_seconds:g} seconds",
             where=str(self.log),
             expected=f"model {ENSEMBLE.name} ready and one recommendation",
             found=f"{last.what if last else 'not ready'}; the log ends with\n{self._last_lines()}",
@@ -215,6 +231,17 @@ def _spawn(launch: Launch, log: IO[bytes]) -> subprocess.Popen[bytes]:
         start_new_session=True,
         preexec_fn=_end_with_parent if hasattr(ctypes.CDLL(None), "prctl") else None,
     )
+
+
+def _free_ports(host: str) -> dict[str, int]:
+    """Three ports that are free now, held together so that they differ."""
+    with ExitStack() as held:
+        ports = {}
+        for key in PORTS:
+            probe = held.enter_context(socket.socket())
+            probe.bind((host, 0))
+            ports[key] = probe.getsockname()[1]
+        return ports
 
 
 def _end_with_parent() -> None:

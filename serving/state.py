@@ -15,7 +15,7 @@ from core.errors import ReleaseError
 from core.features import FeatureTable
 from core.histories import Histories
 from core.vocabulary import Vocabulary
-from serving.history import HistoryStore, open_history, write_history
+from serving.history import SqliteHistoryStore, open_history, write_history
 
 VOCABULARY_FILE = "vocabulary.parquet"
 HISTORY_FILE = "history.sqlite"
@@ -62,7 +62,11 @@ class ContextState:
 
     release_id: str
     items: Vocabulary
-    store: HistoryStore
+    store: SqliteHistoryStore
+
+    def close(self) -> None:
+        """Frees the history file."""
+        self.store.close()
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,9 @@ class ServerFiles:
     stub: Path
     libraries: Path
 
+    def __str__(self) -> str:
+        return str(self.binary)
+
 
 def default_target() -> Path:
     """Where the server of this environment lies."""
@@ -74,10 +77,10 @@ def install_server(target: Path | None = None) -> ServerFiles:
             staging.rename(target)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
-    return locate_server(target)
+    return find_server(target)
 
 
-def locate_server(target: Path | None = None) -> ServerFiles:
+def find_server(target: Path | None = None) -> ServerFiles:
     """The parts of the installed server.
 
     Raises:
@@ -179,3 +182,10 @@ def find_libpython(folders: Iterable[Path], soname: str) -> Path:
 
 def _is_installed(target: Path) -> bool:
     return (target / "pytriton" / "tritonserver" / "bin" / "tritonserver").is_file()
+
+
+if __name__ == "__main__":
+    try:
+        sys.stdout.write(f"Triton server: {install_server()}\n")
+    except ServerError as error:
+        sys.exit(f"serving.wheel: {error}")

@@ -70,9 +70,7 @@ def write_synthetic_release(
     codes = rng.integers(0, 3, (shape.users, shape.features)).astype(np.int32)
     features = FeatureTable(tuple(FeatureColumn(f"f{at}", "category", 3, 1) for at in range(shape.features)), codes)
     catalogue = Catalogue(items, np.bincount(histories.item_rows, minlength=shape.items))
-    write_context_state(
-        repository / "context" / str(version), release_id, catalogue, users, histories, features
-    )
+    write_context_state(repository / "context" / str(version), release_id, catalogue, users, histories, features)
     write_respond_state(repository / "respond" / str(version), release_id, catalogue)
     for spec in (RECALL_MF, RECALL_GAT):
         onnx.save(recall_graph(spec, shape, rng), repository / spec.name / str(version) / "model.onnx")

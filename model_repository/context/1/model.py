@@ -17,10 +17,6 @@ class TritonPythonModel:
         return answer_each(CONTEXT, requests, self._compute)
 
     def _compute(self, inputs: Tensors) -> Tensors:
-        return build_context(
-            [user_id for (user_id,) in decode(inputs[USER_ID.name])],
-            decode(inputs[SESSION_ITEMS.name]),
-            decode(inputs[EXCLUDE_ITEMS.name]),
-            self._state.store,
-            self._state.items,
-        ).tensors()
+        states = self._state.store.lookup([user_id for (user_id,) in decode(inputs[USER_ID.name])])
+        session, exclude = decode(inputs[SESSION_ITEMS.name]), decode(inputs[EXCLUDE_ITEMS.name])
+        return build_context(states, session, exclude, self._state.items).tensors()

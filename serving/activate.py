@@ -1,0 +1,180 @@
+"""Makes a release the live one on disk: the next start of Triton serves it.
+
+Every step leaves a repository that serves the old release or the new one, never a mixture, so that a crash at any
+point needs no repair; running it again finishes the job. New versions are staged outside the model folders, on the
+same file system, and renamed in, since Triton reads whatever lies in a model folder. The ensemble is flipped last.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from filelock import FileLock
+from tritonclient.grpc import model_config_pb2 as pb
+
+from core.artifacts import MANIFEST, load_artifact, sha256_of
+from core.errors import ReleaseError
+from core.tensors import ENSEMBLE, STEPS
+from serving.lint import CONFIG_FILE, lint_repository, pinned_version, read_config, signature
+from serving.release import REPOSITORY, VERSION_NAME, ReleaseInfo, read_release
+from serving.textproto import config_text
+
+MODELS = (*(spec.name for spec in STEPS), ENSEMBLE.name)
+AT_FDCWD, RENAME_EXCHANGE = -100, 2
+
+AfterStep = Callable[[str], None]
+
+
+def live_release(repository: Path) -> ReleaseInfo | None:
+    """The release that the repository serves, None where there is no repository yet.
+
+    Raises:
+        ReleaseError: There is one, but it cannot be read.
+    """
+    ensemble = repository / ENSEMBLE.name
+    if not (ensemble / CONFIG_FILE).is_file():
+        return None
+    return read_release(ensemble / str(pinned_version(read_config(ensemble), ensemble)))
+
+
+def install_release(release: Path, repository: Path, after: AfterStep = lambda step: None) -> ReleaseInfo:
+    """Puts a release into the live repository and makes it the one that the next start serves.
+
+    The release before it stays installed; installing that one again is the way back. Older ones are removed.
+    A release whose tensors or batch limit differ from the live one's replaces the whole repository at once, because
+    a model has one config for all its versions.
+
+    Args:
+        release: Folder of a release, checked against its manifest if it has one.
+        repository: The live repository; made where it is missing.
+        after: Called with the name of each durable step.
+
+    Raises:
+        ReleaseError: A release that breaks the rules, or whose version number is live with other content.
+        ArtifactError: A file differs from the manifest.
+    """
+    info = read_release(release)
+    source = release / REPOSITORY
+    lint_repository(source)
+    if (release / MANIFEST).is_file():
+        load_artifact(release).verify()
+    repository.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(repository.parent / f".{repository.name}.lock"):
+        staging = repository.parent / f".{repository.name}.staging"
+        shutil.rmtree(staging, ignore_errors=True)  # what a crash left
+        staging.mkdir()
+        live = live_release(repository)
+        if live is None or not _same_shape(source, repository):
+            _replace_all(source, repository, staging, after)
+        else:
+            _add_version(source, repository, staging, live.version, info.version, after)
+        shutil.rmtree(staging)
+    return info
+
+
+def _same_shape(source: Path, repository: Path) -> bool:
+    for name in MODELS:
+        new, old = read_config(source / name), read_config(repository / name)
+        if signature(new) != signature(old) or new.max_batch_size != old.max_batch_size:
+            return False
+    return True
+
+
+def _replace_all(source: Path, repository: Path, staging: Path, after: AfterStep) -> None:
+    fresh = staging / "fresh"
+    _copy(source, fresh)
+    after("staged")
+    if repository.exists():
+        _exchange(fresh, repository)
+    else:
+        fresh.rename(repository)
+    _sync_folder(repository.parent)
+    after("flipped")
+
+
+def _add_version(source: Path, repository: Path, staging: Path, old: int, new: int, after: AfterStep) -> None:
+    for name in MODELS:
+        _install_version(source / name / str(new), repository / name / str(new), staging, is_live=new == old)
+        after(f"version of {name}")
+    for spec in STEPS:
+        config = read_config(source / spec.name)
+        del config.version_policy.specific.versions[:]
+        config.version_policy.specific.versions.extend(sorted({old, new}))
+        _replace_config(config, repository / spec.name, staging)
+        after(f"config of {spec.name}")
+    _replace_config(read_config(source / ENSEMBLE.name), repository / ENSEMBLE.name, staging)
+    after("flipped")
+    for name in MODELS:
+        for folder in (repository / name).iterdir():
+            if VERSION_NAME.fullmatch(folder.name) and int(folder.name) not in (old, new):
+                folder.rename(staging / f"retired-{name}-{folder.name}")
+                after(f"retired {folder.name} of {name}")
+
+
+def _install_version(source: Path, target: Path, staging: Path, *, is_live: bool) -> None:
+    if target.is_dir():
+        if _digests(source) == _digests(target):
+            return
+        if is_live:
+            raise ReleaseError(
+                f"version {target.name} is live with other content",
+                where=str(target),
+                expected="a version number that no release had before",
+                next_step="assemble the release again: conch release",
+            )
+        target.rename(staging / f"replaced-{target.parent.name}")
+    ready = staging / f"new-{target.parent.name}"
+    _copy(source, ready)
+    ready.rename(target)
+    _sync_folder(target.parent)
+
+
+def _replace_config(config: pb.ModelConfig, model: Path, staging: Path) -> None:
+    ready = staging / f"{model.name}.pbtxt"
+    with ready.open("w", encoding="utf-8") as stream:
+        stream.write(config_text(config))
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(ready, model / CONFIG_FILE)
+    _sync_folder(model)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copies a folder and makes sure that it is on disk."""
+    shutil.copytree(source, target)
+    for path in target.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as stream:
+                os.fsync(stream.fileno())
+        else:
+            _sync_folder(path)
+    _sync_folder(target)
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    return {path.name: sha256_of(path) for path in folder.iterdir()}
+
+
+def _exchange(one: Path, other: Path) -> None:
+    """Swaps two folders in one step where the file system can; in two renames elsewhere (NFS)."""
+    library = ctypes.CDLL(None, use_errno=True)
+    if library.renameat2(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE) == 0:
+        return
+    code = ctypes.get_errno()
+    if code not in (errno.EINVAL, errno.ENOSYS, errno.EXDEV, errno.ENOTSUP):
+        raise OSError(code, os.strerror(code), str(other))
+    other.rename(one.with_name("old"))
+    one.rename(other)
+
+
+def _sync_folder(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,191 @@
+"""A release answering in this process: the steps and graphs that Triton serves, for batch jobs and as its oracle."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, get_args
+
+import numpy as np
+import onnxruntime
+
+from core.errors import ReleaseError, RequestError
+from core.tensors import (
+    CONTEXT,
+    EXCLUDE_ROWS,
+    EXPLANATIONS,
+    MASKED,
+    RANK,
+    RANKED_ROWS,
+    RANKED_SCORES,
+    REASON_ROWS,
+    REASON_WEIGHTS,
+    RECALL_GAT,
+    RECALL_MF,
+    RELEASE,
+    RESPOND,
+    StepSpec,
+)
+from serving.context import build_context
+from serving.history import UserStates
+from serving.messages import Recommendation, Request, make_request, read_answer
+from serving.release import GRAPH_FILE, REPOSITORY, ReleaseInfo, read_release
+from serving.respond import Ranked, build_response
+from serving.state import Catalogue, read_context_state, read_respond_state
+
+StageName = Literal["pipeline", "mf", "gat", "popularity"]
+Tensors = dict[str, np.ndarray]
+GRAPHS = (RECALL_MF, RECALL_GAT, RANK)
+LOOKUP_CHUNK = 4_096
+"""Users whose histories are held at once."""
+RECALL = {"mf": RECALL_MF, "gat": RECALL_GAT}
+
+
+class LocalPipeline:
+    """Recommends with a release folder, no server needed. Safe to share between threads.
+
+    Args:
+        release: Folder of a release.
+        threads: Threads of ONNX Runtime per graph; 0 takes all cores.
+
+    Raises:
+        ReleaseError: The folder is no release, or a graph cannot be loaded.
+    """
+
+    def __init__(self, release: Path, threads: int = 0) -> None:
+        self.info: ReleaseInfo = read_release(release)
+        folders = {
+            spec.name: release / REPOSITORY / spec.name / str(self.info.version) for spec in (CONTEXT, RESPOND, *GRAPHS)
+        }
+        self._context = read_context_state(folders[CONTEXT.name])
+        self._respond = read_respond_state(folders[RESPOND.name])
+        self._popularity = Catalogue.read(folders[RESPOND.name]).counts.astype(np.float32)
+        self._sessions = {
+            spec.name: open_session(folders[spec.name] / GRAPH_FILE, threads or os.cpu_count() or 1) for spec in GRAPHS
+        }
+
+    @property
+    def max_k(self) -> int:
+        """The longest list of stage ``pipeline``."""
+        return self.info.max_k
+
+    def recommend(
+        self,
+        users: Sequence[str],
+        k: int | Sequence[int] = 10,
+        session_items: Sequence[Sequence[str]] | None = None,
+        exclude: Sequence[Sequence[str]] | None = None,
+        stage: StageName = "pipeline",
+    ) -> list[Recommendation]:
+        """The best items for each user with scores, ids and reasons; arguments as of ``ConchClient.recommend``.
+
+        Args:
+            users: External user ids.
+            k: How many items: one number, or one per user.
+            session_items: Per user, newest items, oldest first.
+            exclude: Per user, items that must not come back.
+            stage: The whole pipeline, or one recall model, or items by their number of events. Only the pipeline
+                gives reasons.
+
+        Raises:
+            RequestError: Something about the request is wrong.
+        """
+        request = make_request(users, k, session_items, exclude)
+        answers: dict[int, Recommendation] = {}
+        for places, part, states in self._batches(request):
+            started = time.perf_counter()
+            ranked = self._ranked(part, states, stage)
+            response = build_response(np.array(part.k, np.int32), ranked, self._respond.item_ids).tensors()
+            response[RELEASE.name] = np.full((len(part), 1), self.info.release_id, dtype=object)
+            latency_ms = (time.perf_counter() - started) * 1_000
+            answers.update(zip(places, read_answer(part, response, latency_ms), strict=True))
+        return [answers[place] for place in range(len(request))]
+
+    def recommend_rows(self, users: Sequence[str], k: int, stage: StageName = "pipeline") -> np.ndarray:
+        """Lists as item rows, for measuring: nothing is turned into strings.
+
+        Args:
+            users: U external user ids.
+            k: Length of the lists.
+            stage: See ``recommend``.
+
+        Returns:
+            int64 ``(U, k)``, best first; -1 where a list is short, as it is beyond R (pipeline) or K (mf, gat).
+        """
+        request = make_request(users, k)
+        lists = np.full((len(request), k), -1, dtype=np.int64)
+        for places, part, states in self._batches(request):
+            ranked = self._ranked(part, states, stage)
+            rows = np.where(ranked.scores > MASKED / 2, ranked.rows, -1)[:, :k]
+            lists[places, : rows.shape[1]] = rows
+        return lists
+
+    def close(self) -> None:
+        """Frees the history file."""
+        self._context.close()
+
+    def __enter__(self) -> LocalPipeline:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _batches(self, request: Request) -> Iterator[tuple[list[int], Request, UserStates]]:
+        """Places in the request, what is asked there, and what is known of these users.
+
+        Users are looked up in chunks and batched with others of similar history, so that little is padded.
+        """
+        size = self.info.max_batch
+        for start in range(0, len(request), LOOKUP_CHUNK):
+            chunk = request.take(range(start, min(start + LOOKUP_CHUNK, len(request))))
+            states = self._context.store.lookup(chunk.users)
+            order = np.argsort([len(history) for history in states.histories], kind="stable")
+            for first in range(0, len(order), size):
+                places = order[first : first + size].tolist()
+                yield [start + place for place in places], chunk.take(places), states.take(places)
+
+    def _ranked(self, part: Request, states: UserStates, stage: StageName) -> Ranked:
+        if stage not in get_args(StageName):
+            raise RequestError("no such stage", where="stage", expected=", ".join(get_args(StageName)), found=stage)
+        context = build_context(states, part.session_items, part.exclude, self._context.items).tensors()
+        if stage == "popularity":
+            return self._popular(context[EXCLUDE_ROWS.name], max(part.k))
+        if stage != "pipeline":
+            rows, scores = self._run(RECALL[stage], context).values()
+            return self._without_reasons(rows, scores)
+        candidates = self._run(RECALL_MF, context) | self._run(RECALL_GAT, context)
+        ranked = self._run(RANK, context | candidates)
+        return Ranked(*(ranked[t.name] for t in (RANKED_ROWS, RANKED_SCORES, REASON_ROWS, REASON_WEIGHTS)))
+
+    def _run(self, spec: StepSpec, tensors: Tensors) -> Tensors:
+        names = [tensor.name for tensor in spec.outputs]
+        feeds = {tensor.name: tensors[tensor.name] for tensor in spec.inputs}
+        return dict(zip(names, self._sessions[spec.name].run(names, feeds), strict=True))
+
+    def _popular(self, exclude: np.ndarray, k: int) -> Ranked:
+        """Items by number of events, ties to the lower row, seen ones left out."""
+        wide = self.info.n_items + 1
+        scores = np.broadcast_to(np.append(self._popularity, np.float32(MASKED)), (len(exclude), wide)).copy()
+        np.put_along_axis(scores, exclude, np.float32(MASKED), axis=1)
+        rows = np.argsort(-scores, axis=1, kind="stable")[:, : min(k, wide)]
+        return self._without_reasons(rows, np.take_along_axis(scores, rows, axis=1))
+
+    def _without_reasons(self, rows: np.ndarray, scores: np.ndarray) -> Ranked:
+        shape = (*rows.shape, EXPLANATIONS)
+        return Ranked(rows, scores, np.full(shape, self.info.n_items), np.zeros(shape, np.float32))
+
+
+def open_session(path: Path, threads: int) -> onnxruntime.InferenceSession:
+    """A CPU session. Raises ReleaseError where ONNX Runtime refuses the file."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises its own hierarchy per failure
+        raise ReleaseError("graph cannot be loaded", where=str(path), found=str(error)[:500]) from None
