@@ -8,18 +8,19 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from core.sections import ServingSettings
 from core.settings import ROOT, Settings
 from core.tensors import ENSEMBLE, STEPS, DType, StepSpec
-from serving.textproto import config_text
 
 COMMITTED = ROOT / "model_repository"
 DEFAULT_FEATURES = 1
 """F of the committed configs: the column of zeros that stands for a dataset without user attributes."""
 WARMUP_HISTORY = 512
 """L of the large warm-up request; the small one has the smallest bucket."""
+HEADER = "# Rendered from core/tensors.py by `python -m export.config`; do not edit.\n"
 OTHER_AXES = {"S": 1, "X": 16}
 """Warm-up widths of the dynamic axes that are neither B nor L."""
 
@@ -86,6 +87,11 @@ def ensemble_config(name: str, version: int, sizes: dict[str, int], max_batch: i
         for tensor in spec.outputs:
             step.output_map[tensor.name] = tensor.name
     return config
+
+
+def config_text(config: pb.ModelConfig) -> str:
+    """Protobuf text below a header line. Map entries come sorted, so equal configs give equal bytes."""
+    return HEADER + text_format.MessageToString(config)
 
 
 def default_sizes(settings: Settings) -> dict[str, int]:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from filelock import FileLock
+from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from core.artifacts import MANIFEST, load_artifact, sha256_of
@@ -22,7 +23,6 @@ from core.errors import ReleaseError
 from core.tensors import ENSEMBLE, STEPS
 from serving.lint import CONFIG_FILE, lint_repository, pinned_version, read_config, signature
 from serving.release import REPOSITORY, VERSION_NAME, ReleaseInfo, read_release
-from serving.textproto import config_text
 
 MODELS = (*(spec.name for spec in STEPS), ENSEMBLE.name)
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
@@ -137,7 +137,7 @@ def _install_version(source: Path, target: Path, staging: Path, *, is_live: bool
 def _replace_config(config: pb.ModelConfig, model: Path, staging: Path) -> None:
     ready = staging / f"{model.name}.pbtxt"
     with ready.open("w", encoding="utf-8") as stream:
-        stream.write(config_text(config))
+        stream.write(text_format.MessageToString(config))
         stream.flush()
         os.fsync(stream.fileno())
     os.replace(ready, model / CONFIG_FILE)
