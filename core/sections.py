@@ -20,11 +20,6 @@ class PathSettings(Section):
     var: Path = Path("var")
     """Everything that Conch writes lies under this folder."""
 
-    @property
-    def repository(self) -> Path:
-        """The live model repository that Triton serves."""
-        return self.var / "repository"
-
 
 class DataSettings(Section):
     source: str = "movielens-100k"

@@ -69,8 +69,8 @@ def recommend(
     k: Annotated[int, typer.Option(help="Items per user.")] = 10,
     stage: Annotated[str, typer.Option(help="pipeline, mf, gat or popularity.")] = "pipeline",
     out: Annotated[Path | None, typer.Option(help="CSV to write: user_id,item_id,rank,score.")] = None,
-    session: Annotated[str, typer.Option(help="Newest item ids of the session, comma-separated.")] = "",
-    exclude: Annotated[str, typer.Option(help="Item ids that must not come back, comma-separated.")] = "",
+    session: Annotated[list[str] | None, typer.Option(help="Newest item of the session; repeat, oldest first.")] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="Item that must not come back; may repeat.")] = None,
     triton: Annotated[bool, typer.Option(help="Ask the running server instead of the graphs in process.")] = False,
     config: ConfigOption = None,
     set_: SetOption = None,
@@ -79,7 +79,7 @@ def recommend(
     from pipeline.recommend import Ask, recommend_many, recommend_one
 
     settings = settings_from(config, set_)
-    ask = Ask(k, stage, tuple(filter(None, session.split(","))), tuple(filter(None, exclude.split(","))), triton)
+    ask = Ask(k, stage, tuple(session or ()), tuple(exclude or ()), triton)
     if users is not None:
         recommend_many(settings, users, out, ask, Terminal())
     elif user is not None:

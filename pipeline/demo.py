@@ -9,7 +9,6 @@ from core.dataset import Dataset, load_dataset
 from core.settings import Settings
 from pipeline.console import Terminal
 from pipeline.recommend import show
-from pipeline.serve import with_free_ports
 from pipeline.stages import run_stages
 from serving.server import TritonServer
 
@@ -25,9 +24,8 @@ def run_demo(settings: Settings, terminal: Terminal) -> None:
     dataset = load_dataset(parent_artifact(release, settings.paths.var, "dataset"))
     fit = tuple(release.manifest.tensors["fit"])
     users = users_to_show(dataset, fit)
-    serving = with_free_ports(settings.serving)
-    with TritonServer(settings.paths.repository, serving, settings.paths.var) as server, server.client() as client:
-        terminal.say(f"serve: Triton answers at {server.address} (pid {server.pid})\n")
+    with TritonServer(settings, free_ports=True) as server, server.client() as client:
+        terminal.say(f"serve: Triton answers for {server.release_id} at {server.address} (pid {server.pid})\n")
         for _ in range(WARM_UP_REQUESTS):
             client.recommend(users, k=ITEMS_SHOWN)
         for user in users:

@@ -67,12 +67,12 @@ def _disk(settings: Settings) -> Finding:
 
 
 def _server(settings: Settings) -> Finding:
-    from serving.wheel import check_environment, check_platform, locate_server
+    from serving.wheel import check_environment, check_platform, find_server
 
     try:
         check_platform()
         check_environment()
-        return Finding("Triton server", str(locate_server().binary))
+        return Finding("Triton server", str(find_server().binary))
     except ConchError as error:
         return Finding("Triton server", error.found or error.what, error.next_step or "make setup")
 

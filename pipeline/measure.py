@@ -20,7 +20,7 @@ from core.metrics import (
     truth_of,
 )
 from core.progress import SILENT, Progress
-from serving.local import LocalPipeline
+from serving.local import LocalPipeline, StageName
 
 STAGES = ("popularity", "mf", "gat", "recall", "pipeline")
 """What is measured; ``recall`` merges both candidate lists by reciprocal rank."""
@@ -114,13 +114,17 @@ def evaluate(
 def recommend_lists(
     pipeline: LocalPipeline, dataset: Dataset, user_rows: np.ndarray, k: int, progress: Progress = SILENT
 ) -> dict[str, np.ndarray]:
-    """Item rows ``(U, k)`` per stage for the given users, -1 where a list is short."""
+    """Item rows per stage for the given users, best first, -1 where a list is short.
+
+    All ``(U, k)`` but mf and gat, which keep all K candidates: the merged recall list is drawn from those.
+    """
     user_ids = list(dataset.users.ids[user_rows])
     lists: dict[str, np.ndarray] = {}
+    stages: tuple[StageName, ...] = ("popularity", "mf", "gat", "pipeline")
     with progress.bar("evaluate", len(STAGES)) as bar:
-        for name in ("popularity", "mf", "gat", "pipeline"):
-            limit = k if name != "pipeline" else min(k, pipeline.max_k)
-            lists[name] = pipeline.recommend_rows(user_ids, limit, stage=name)
+        for name in stages:
+            width = max(k, pipeline.info.sizes["K"]) if name in ("mf", "gat") else k
+            lists[name] = pipeline.recommend_rows(user_ids, width, stage=name)
             bar.advance(note=name)
         lists["recall"] = fuse((lists["mf"], lists["gat"]), dataset.n_items, k)
         bar.advance(note="recall")

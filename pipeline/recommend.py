@@ -6,6 +6,7 @@ import csv
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from rich.console import Console
 from rich.table import Table
@@ -16,7 +17,7 @@ from core.errors import RequestError
 from core.settings import Settings
 from pipeline.console import Terminal
 from serving.client import ConchClient, Recommendation
-from serving.local import LocalPipeline
+from serving.local import LocalPipeline, StageName
 
 SHOWN_HISTORY = 8
 
@@ -126,8 +127,7 @@ def _answerer(settings: Settings, ask: Ask, release: Path) -> LocalPipeline | Co
             expected="--stage pipeline with --triton",
             next_step="leave --triton out",
         )
-    serving = settings.serving
-    return ConchClient(f"{serving.host}:{serving.grpc_port}", deadline_seconds=serving.deadline_seconds)
+    return ConchClient(settings.serving)
 
 
 def _ask(source: LocalPipeline | ConchClient, users: list[str], ask: Ask) -> list[Recommendation]:
@@ -135,4 +135,4 @@ def _ask(source: LocalPipeline | ConchClient, users: list[str], ask: Ask) -> lis
     exclude = [list(ask.exclude)] * len(users) if ask.exclude else None
     if isinstance(source, ConchClient):
         return source.recommend(users, k=ask.k, session_items=session, exclude=exclude)
-    return source.recommend(users, k=ask.k, session_items=session, exclude=exclude, stage=ask.stage)
+    return source.recommend(users, k=ask.k, session_items=session, exclude=exclude, stage=cast(StageName, ask.stage))

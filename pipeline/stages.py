@@ -51,9 +51,10 @@ def _export(settings: Settings, progress: Progress) -> list[Artifact]:
 def _release(settings: Settings, progress: Progress) -> list[Artifact]:
     from pipeline.release import assemble_release
     from serving.activate import install_release
+    from serving.release import live_repository
 
     release = assemble_release(settings, progress)
-    install_release(release.path, settings.paths.repository)
+    install_release(release.path, live_repository(settings.paths.var))
     return [release]
 
 
