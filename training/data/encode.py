@@ -1,0 +1,87 @@
+"""External ids become rows, values become standardised."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from training.data.raw import IdColumn, RawAttributes
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """The vocabulary of users or items.
+
+    Attributes:
+        ids: Text in row order.
+        row_of_code: int32, the row of each code of the raw column; -1 where the code has none.
+    """
+
+    ids: pa.Array
+    row_of_code: np.ndarray
+
+
+def fit_vocabulary(
+    column: IdColumn, codes: np.ndarray, is_train: np.ndarray, attributes: RawAttributes | None
+) -> Encoding:
+    """Rows for every id that has an event or attributes, cold ones included.
+
+    Rows descend by the number of train events, ties ascend by id, so that equal scores, which go to the lower row,
+    go to the more popular item.
+
+    Args:
+        column: The raw column; ``column.ids`` gives each code its text.
+        codes: Codes of the events that are kept ``(events,)``.
+        is_train: bool ``(events,)``.
+        attributes: Table whose ids belong to the vocabulary, events or not.
+    """
+    size = len(column.ids)
+    used = np.flatnonzero(np.bincount(codes, minlength=size))
+    counts = np.bincount(codes[is_train], minlength=size)[used]
+    ids = column.ids.take(pa.array(used))
+    if attributes is not None:
+        cold = attributes.ids.filter(pc.invert(pc.is_in(attributes.ids, value_set=ids)))
+        ids = pa.concat_arrays([ids, cold])
+        used = np.append(used, np.full(len(cold), -1))
+        counts = np.append(counts, np.zeros(len(cold), dtype=counts.dtype))
+    order = pc.sort_indices(
+        pa.table({"count": counts, "id": ids}), sort_keys=[("count", "descending"), ("id", "ascending")]
+    ).to_numpy()
+    row_of_code = np.full(size, -1, dtype=np.int32)
+    ordered = used[order]
+    row_of_code[ordered[ordered >= 0]] = np.flatnonzero(ordered >= 0)
+    return Encoding(ids.take(pa.array(order)), row_of_code)
+
+
+@dataclass(frozen=True)
+class Standardised:
+    """Values with mean 0 and standard deviation 1 in the train split.
+
+    Attributes:
+        values: float32 ``(events,)``, 0 where unknown.
+        mean: Mean of the known train values; 0 when there is none.
+        std: Their standard deviation (population); 0 when they are all equal, and then all values are 0.
+    """
+
+    values: np.ndarray
+    mean: float
+    std: float
+
+
+def standardise(raw_values: np.ndarray, is_train: np.ndarray) -> Standardised:
+    """Standardises values by the train split alone.
+
+    Args:
+        raw_values: float32 ``(events,)``, NaN where unknown.
+        is_train: bool ``(events,)``.
+    """
+    known = np.isfinite(raw_values)
+    train = raw_values[is_train & known].astype(np.float64)
+    mean, std = (float(train.mean()), float(train.std())) if len(train) else (0.0, 0.0)
+    if std == 0.0:
+        return Standardised(np.zeros(len(raw_values), dtype=np.float32), mean, std)
+    scaled = (raw_values - mean) / std
+    return Standardised(np.where(known, scaled, 0.0).astype(np.float32), mean, std)

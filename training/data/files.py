@@ -1,0 +1,293 @@
+"""Tables on disk: CSV (plain or gzip) and Parquet, read whole and columnar, with errors that name the line."""
+
+from __future__ import annotations
+
+import codecs
+import collections
+import csv
+import gzip
+import io
+import itertools
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from core.errors import DataError
+
+BLOCK_BYTES = 16 << 20
+"""Bytes parsed at a time; also the longest row."""
+HEADER_BYTES = 1 << 20
+READ_ERRORS = (OSError, EOFError, zlib.error)
+"""What a damaged file or gzip stream raises."""
+
+
+@dataclass(frozen=True)
+class TextFile:
+    """A delimited text file, openable again and again.
+
+    Attributes:
+        name: As told to people.
+        open: Opens the uncompressed bytes.
+        delimiter: One character.
+        quoted: Whether cells may stand in double quotes.
+        header: Column names where the file has no header line.
+    """
+
+    name: str
+    open: Callable[[], IO[bytes]]
+    delimiter: str = ","
+    quoted: bool = True
+    header: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class RaggedRow:
+    """A row with too many or too few cells: its place among the file's rows (header not counted) and what it says."""
+
+    row: int
+    expected: int
+    found: int
+    text: str
+
+
+@dataclass(frozen=True)
+class RawTable:
+    """A table as it stands on disk.
+
+    Attributes:
+        name: The file.
+        columns: The rows; all text where the file is text.
+        source: The text file, for line numbers; None for Parquet.
+        ragged: Rows left out of ``columns`` since their number of cells is wrong, in order.
+    """
+
+    name: str
+    columns: pa.Table
+    source: TextFile | None = None
+    ragged: tuple[RaggedRow, ...] = field(default=())
+
+    @property
+    def rows_read(self) -> int:
+        """Rows in the file."""
+        return self.columns.num_rows + len(self.ragged)
+
+    def file_row(self, row: int) -> int:
+        """Place of row ``row`` of ``columns`` among all the file's rows, ragged ones included."""
+        shifts = np.array([ragged.row - before for before, ragged in enumerate(self.ragged)], dtype=np.int64)
+        return row + int(np.searchsorted(shifts, row, side="right"))
+
+    def place(self, file_row: int) -> str:
+        """Where a row stands: the line as an editor counts (a header is line 1), or the row of a Parquet file."""
+        if self.source is None:
+            return f"{self.name}, row {file_row + 1}"
+        return f"{self.name}, line {_line_of(self.source, file_row)}"
+
+
+def read_file(path: Path, text_ids: Iterable[str]) -> RawTable:
+    """Reads a table by its ending: .csv, .csv.gz or .parquet.
+
+    Args:
+        path: The file.
+        text_ids: Columns with few distinct long texts, kept dictionary-encoded.
+
+    Raises:
+        DataError: Missing, not what its ending says, damaged, empty, or with a doubtful header.
+    """
+    if not path.is_file():
+        raise DataError(
+            "file not found" if not path.exists() else "not a file",
+            where=str(path),
+            expected="a CSV, CSV.gz or Parquet file",
+            next_step="check the paths in the [data] section",
+        )
+    name = path.name.lower()
+    if name.endswith((".parquet", ".pq")):
+        return _read_parquet(path)
+    if name.endswith(".csv"):
+        return read_text(TextFile(str(path), lambda: path.open("rb")), text_ids)
+    if name.endswith(".csv.gz"):
+        return read_text(TextFile(str(path), lambda: gzip.open(path, "rb")), text_ids)
+    raise DataError("unknown kind of file", where=str(path), expected="a name ending in .csv, .csv.gz or .parquet")
+
+
+def read_text(file: TextFile, text_ids: Iterable[str]) -> RawTable:
+    """Reads delimited text, every cell as text; see :func:`read_file`."""
+    with _told(file):
+        names = list(file.header) if file.header else _header(file)
+        ragged: list[RaggedRow] = []
+        first_row = 1 if file.header else 2  # pyarrow counts rows from 1, the header among them
+
+        def keep(row: pyarrow.csv.InvalidRow) -> str:
+            ragged.append(RaggedRow(row.number - first_row, row.expected_columns, row.actual_columns, row.text))
+            return "skip"
+
+        encoded = pa.dictionary(pa.int32(), pa.string())
+        text_ids = set(text_ids)
+        with file.open() as stream:
+            table = pyarrow.csv.read_csv(
+                stream,
+                # Threads would lose the row numbers of ragged rows.
+                read_options=pyarrow.csv.ReadOptions(
+                    use_threads=False, block_size=BLOCK_BYTES, column_names=list(file.header) if file.header else None
+                ),
+                parse_options=pyarrow.csv.ParseOptions(
+                    delimiter=file.delimiter,
+                    quote_char='"' if file.quoted else False,
+                    newlines_in_values=file.quoted,
+                    invalid_row_handler=keep,
+                ),
+                convert_options=pyarrow.csv.ConvertOptions(
+                    column_types={name: encoded if name in text_ids else pa.string() for name in names}
+                ),
+            )
+    raw = RawTable(file.name, table, file, tuple(ragged))
+    if raw.rows_read == 0:
+        raise DataError("table has no rows", where=file.name, expected="rows below the header", found="only a header")
+    open_quote = next((row for row in ragged if "\n" in row.text), None)
+    if open_quote is not None:
+        raise unclosed_quote(raw, open_quote.row, open_quote.text)
+    return raw
+
+
+def check_quotes(file: TextFile) -> None:
+    """Raises DataError where the file ends inside a quoted cell, which would swallow all rows behind the quote."""
+    with _told(file), file.open() as stream:
+        lines = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
+        try:
+            collections.deque(csv.reader(lines, delimiter=file.delimiter, strict=True), maxlen=0)
+        except csv.Error as error:
+            if "unexpected end of data" in str(error):
+                raise DataError(
+                    "a quoted cell is never closed",
+                    where=file.name,
+                    expected='a closing "',
+                    found="the end of the file",
+                ) from None
+
+
+def unclosed_quote(table: RawTable, file_row: int, text: str) -> DataError:
+    """The error for a cell that runs over several lines where no such cell can be."""
+    return DataError(
+        "a cell runs over several lines: a quote is opened and not closed",
+        where=f"{table.place(file_row)} (where it ends)",
+        expected="both quotes on one line",
+        found=shorten(text),
+    )
+
+
+def shorten(text: object, most: int = 60) -> str:
+    """``text`` quoted for a message, cut to ``most`` characters."""
+    shown = repr(text)
+    return shown if len(shown) <= most else f"{shown[:most]}…"
+
+
+def _header(file: TextFile) -> list[str]:
+    with file.open() as stream:
+        start = stream.readline(HEADER_BYTES)
+    if not start.strip():
+        if not _has_bytes(file):
+            raise DataError("file is empty", where=file.name, expected="a header line and rows")
+        raise DataError(
+            "header is missing", where=f"{file.name}, line 1", expected="column names", found="a blank line"
+        )
+    if b"\0" in start:
+        raise DataError(
+            "not a text file", where=f"{file.name}, line 1", expected="CSV as UTF-8 text", found="NUL bytes"
+        )
+    line = start.decode("utf-8-sig").rstrip("\r\n")
+    names = next(
+        csv.reader([line], delimiter=file.delimiter, quoting=csv.QUOTE_MINIMAL if file.quoted else csv.QUOTE_NONE)
+    )
+    check_names(names, f"{file.name}, line 1")
+    return names
+
+
+def _has_bytes(file: TextFile) -> bool:
+    with file.open() as stream:
+        return any(part.strip() for part in iter(lambda: stream.read(HEADER_BYTES), b""))
+
+
+def check_names(names: list[str], where: str) -> None:
+    """Raises DataError where a column name stands twice."""
+    repeated = [name for name, count in collections.Counter(names).items() if count > 1]
+    if repeated:
+        raise DataError(
+            "a column stands twice", where=where, expected="each column name once", found=", ".join(map(repr, repeated))
+        )
+
+
+@contextmanager
+def _told(file: TextFile) -> Iterator[None]:
+    try:
+        yield
+    except gzip.BadGzipFile as error:
+        raise DataError("not a gzip file", where=file.name, expected="gzip, as .gz says", found=str(error)) from None
+    except UnicodeDecodeError:
+        raise _bad_encoding(file) from None
+    except READ_ERRORS as error:
+        raise DataError("file is damaged or cannot be read", where=file.name, found=str(error)) from None
+    except pa.ArrowInvalid as error:
+        if "UTF8" in str(error):
+            raise _bad_encoding(file) from None
+        hint = "look for a quote that is not closed" if "straddling" in str(error) else None
+        raise DataError("cannot be read as CSV", where=file.name, found=str(error), next_step=hint) from None
+
+
+def _bad_encoding(file: TextFile) -> DataError:
+    """Finds the first bytes that are no UTF-8."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    line, found = 1, "other bytes"
+    with file.open() as stream:
+        for part in iter(lambda: stream.read(HEADER_BYTES), b""):
+            waiting = decoder.getstate()[0]
+            try:
+                decoder.decode(part)
+            except UnicodeDecodeError as error:
+                whole = waiting + part
+                line += whole.count(b"\n", 0, error.start)
+                found = f"byte 0x{whole[error.start]:02x}"
+                break
+            line += part.count(b"\n")
+    return DataError(
+        "text is not UTF-8",
+        where=f"{file.name}, line {line}",
+        expected="UTF-8",
+        found=found,
+        next_step="save the file as UTF-8 (for example `iconv -f latin1 -t utf-8`)",
+    )
+
+
+def _line_of(file: TextFile, file_row: int) -> int:
+    """Line on which a row ends. Reads the file again up to there: only for the one row that a message names."""
+    with file.open() as stream:
+        reader = csv.reader(
+            io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace", newline=""),
+            delimiter=file.delimiter,
+            quoting=csv.QUOTE_MINIMAL if file.quoted else csv.QUOTE_NONE,
+        )
+        rows = filter(None, reader)  # pyarrow skips blank lines too
+        collections.deque(itertools.islice(rows, file_row + (0 if file.header else 1)), maxlen=0)
+        next(rows, None)
+        return int(reader.line_num)
+
+
+def _read_parquet(path: Path) -> RawTable:
+    try:
+        file = pq.ParquetFile(path)
+        check_names(list(file.schema_arrow.names), str(path))
+        table = file.read()
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
+        raise DataError(
+            "not a Parquet file, or a damaged one", where=str(path), expected="Parquet", found=shorten(str(error), 200)
+        ) from None
+    if table.num_rows == 0:
+        raise DataError("table has no rows", where=str(path), expected="rows", found="none")
+    return RawTable(str(path), table)
