@@ -35,7 +35,8 @@ PAYLOADS = {".parquet", ".npz", ".safetensors", ".onnx", ".plan", ".json", ".sql
 
 NEXT_COMMAND = {
     "dataset": "conch dataset",
-    "recall": "conch train",
+    "mf": "conch train",
+    "gat": "conch train",
     "ranker": "conch train",
     "graphs": "conch export",
     "release": "conch release",
@@ -106,7 +107,7 @@ def create_artifact(
 
     Args:
         var: ``paths.var``.
-        kind: dataset, recall, ranker, graphs, release.
+        kind: dataset, mf, gat, ranker, graphs, release.
         settings: The settings sections used, as plain JSON values.
         seed: Seed that made it.
         parents: Artefacts that it was made from.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -20,9 +19,14 @@ class Vocabulary:
     """
 
     def __init__(self, ids: Sequence[str] | np.ndarray | pa.Array) -> None:
-        values = ids.to_numpy(zero_copy_only=False) if isinstance(ids, pa.Array) else np.asarray(ids, dtype=object)
-        self._ids = values.astype(object, copy=False)
+        values = ids.to_numpy(zero_copy_only=False) if isinstance(ids, pa.Array) else ids
+        self._ids = np.array(values, dtype=object)
         self._ids.setflags(write=False)
+        self._rows = {key: row for row, key in enumerate(self._ids)}
+        if len(self._rows) != len(self._ids):
+            raise ValueError("a vocabulary holds each id once")
+        if "" in self._rows:
+            raise ValueError("an empty string is not an id")
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -31,15 +35,6 @@ class Vocabulary:
     def ids(self) -> np.ndarray:
         """External ids, object array ``(n,)`` in row order; read-only."""
         return self._ids
-
-    @cached_property
-    def _rows(self) -> dict[str, int]:
-        rows = {key: row for row, key in enumerate(self._ids)}
-        if len(rows) != len(self._ids):
-            raise ValueError("a vocabulary holds each id once")
-        if "" in rows:
-            raise ValueError("an empty string is not an id")
-        return rows
 
     def row(self, key: str) -> int | None:
         """The row of ``key``, or None when the vocabulary lacks it."""

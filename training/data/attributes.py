@@ -26,6 +26,7 @@ def parse_attributes(table: RawTable, id_column: str, *, max_bad_share: float) -
     rows = good[np.sort(first)]
     if len(rows) < len(good):
         reasons = {**reasons, f"repeated {id_column}": len(good) - len(rows)}
-    columns = table.columns.take(pa.array(rows)).combine_chunks().drop_columns([id_column])
+    unnamed = [name for name in table.columns.column_names if not name.strip()]  # an exported row number, mostly
+    columns = table.columns.drop_columns([id_column, *unnamed]).take(pa.array(rows)).combine_chunks()
     attributes = RawAttributes(ids.ids.take(pa.array(ids.codes[rows])), columns)
-    return attributes, TableReport(table.name, table.rows_read, reasons, first_bad)
+    return attributes, TableReport(table.name, table.rows_read, reasons, first_bad, tuple(unnamed))

@@ -44,7 +44,7 @@ def parse_events(table: RawTable, *, now: datetime, max_bad_share: float) -> tup
     timestamps = _timestamps(table, check, now) if "timestamp" in names else None
     values = _values(table, check) if "value" in names else None
     splits = _splits(table) if "split" in names else None
-    kinds = as_dictionary(table.columns["event"]) if "event" in names else None
+    kinds = _kinds(table) if "event" in names else None
     reasons, first = settle(table, check, max_bad_share)
     good = ~check.bad
     events = RawEvents(
@@ -115,6 +115,13 @@ def _splits(table: RawTable) -> np.ndarray:
             found=shorten(column[row].as_py()),
         )
     return np.array([SPLITS.index(name) for name in names], dtype=np.uint8)[codes]
+
+
+def _kinds(table: RawTable) -> pa.DictionaryArray:
+    column = table.columns["event"]
+    if not is_text(column.type):
+        raise DataError("event has a wrong type", where=table.name, expected="text", found=str(column.type))
+    return as_dictionary(column)
 
 
 def _refuse_long_cell(table: RawTable, column: pa.ChunkedArray, unusable: np.ndarray) -> None:

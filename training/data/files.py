@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +25,8 @@ from core.errors import DataError
 BLOCK_BYTES = 16 << 20
 """Bytes parsed at a time; also the longest row."""
 HEADER_BYTES = 1 << 20
+MOST_SHOWN = 60
+"""Characters of a cell that a message shows."""
 READ_ERRORS = (OSError, EOFError, zlib.error)
 """What a damaged file or gzip stream raises."""
 
@@ -50,12 +52,21 @@ class TextFile:
 
 @dataclass(frozen=True)
 class RaggedRow:
-    """A row with too many or too few cells: its place among the file's rows (header not counted) and what it says."""
+    """A row with too many or too few cells.
+
+    Attributes:
+        row: Its place among the file's rows, header not counted.
+        expected: Cells that the header has.
+        found: Cells that it has.
+        text: How it starts.
+        lines: Line breaks inside it.
+    """
 
     row: int
     expected: int
     found: int
     text: str
+    lines: int
 
 
 @dataclass(frozen=True)
@@ -88,7 +99,10 @@ class RawTable:
         """Where a row stands: the line as an editor counts (a header is line 1), or the row of a Parquet file."""
         if self.source is None:
             return f"{self.name}, row {file_row + 1}"
-        return f"{self.name}, line {_line_of(self.source, file_row)}"
+        try:
+            return f"{self.name}, line {_line_of(self.source, file_row)}"
+        except csv.Error:  # a cell beyond the csv module's limit
+            return f"{self.name}, row {file_row + 1}"
 
 
 def read_file(path: Path, text_ids: Iterable[str]) -> RawTable:
@@ -114,7 +128,7 @@ def read_file(path: Path, text_ids: Iterable[str]) -> RawTable:
     if name.endswith(".csv"):
         return read_text(TextFile(str(path), lambda: path.open("rb")), text_ids)
     if name.endswith(".csv.gz"):
-        return read_text(TextFile(str(path), lambda: gzip.open(path, "rb")), text_ids)
+        return read_text(TextFile(str(path), lambda: cast(IO[bytes], gzip.open(path, "rb"))), text_ids)
     raise DataError("unknown kind of file", where=str(path), expected="a name ending in .csv, .csv.gz or .parquet")
 
 
@@ -126,7 +140,8 @@ def read_text(file: TextFile, text_ids: Iterable[str]) -> RawTable:
         first_row = 1 if file.header else 2  # pyarrow counts rows from 1, the header among them
 
         def keep(row: pyarrow.csv.InvalidRow) -> str:
-            ragged.append(RaggedRow(row.number - first_row, row.expected_columns, row.actual_columns, row.text))
+            start, lines = row.text[:MOST_SHOWN], row.text.count("\n")
+            ragged.append(RaggedRow(row.number - first_row, row.expected_columns, row.actual_columns, start, lines))
             return "skip"
 
         encoded = pa.dictionary(pa.int32(), pa.string())
@@ -151,7 +166,7 @@ def read_text(file: TextFile, text_ids: Iterable[str]) -> RawTable:
     raw = RawTable(file.name, table, file, tuple(ragged))
     if raw.rows_read == 0:
         raise DataError("table has no rows", where=file.name, expected="rows below the header", found="only a header")
-    open_quote = next((row for row in ragged if "\n" in row.text), None)
+    open_quote = next((row for row in ragged if row.lines), None)
     if open_quote is not None:
         raise unclosed_quote(raw, open_quote.row, open_quote.text)
     return raw
@@ -183,7 +198,7 @@ def unclosed_quote(table: RawTable, file_row: int, text: str) -> DataError:
     )
 
 
-def shorten(text: object, most: int = 60) -> str:
+def shorten(text: object, most: int = MOST_SHOWN) -> str:
     """``text`` quoted for a message, cut to ``most`` characters."""
     shown = repr(text)
     return shown if len(shown) <= most else f"{shown[:most]}…"

@@ -25,6 +25,8 @@ LIKED_TASTES = 3
 MOST_DENSE = 0.25
 """Users know a small part of a catalogue; a denser matrix would leave the popular items no power law."""
 ROUNDS = 60
+CHUNK_EVENTS = 2_000_000
+"""Events drawn at a time, to bound memory."""
 
 ADJECTIVES = ("Quiet", "Amber", "Hollow", "Silver", "Late", "Wild", "Narrow", "Northern", "Paper", "Distant")
 NOUNS = ("Harbour", "Orchard", "Signal", "River", "Winter", "Garden", "Letter", "Engine", "Island", "Mirror")
@@ -119,9 +121,12 @@ def _draw(
         user_rows = np.searchsorted(users.activity, rng.random(count)).clip(max=len(users.bias) - 1)
         if turn > ROUNDS // 2:
             user_rows = rng.integers(0, len(users.bias), count)
-        when, item_rows = _draw_items(users, items, user_rows, 0.05 + 0.9 * turn / ROUNDS, rng)
-        pairs = np.concatenate([pairs, user_rows * np.int64(width) + item_rows])
-        times = np.concatenate([times, when])
+        wander = 0.05 + 0.9 * turn / ROUNDS
+        for start in range(0, count, CHUNK_EVENTS):
+            chunk = user_rows[start : start + CHUNK_EVENTS]
+            when, item_rows = _draw_items(users, items, chunk, wander, rng)
+            pairs = np.concatenate([pairs, chunk * np.int64(width) + item_rows])
+            times = np.concatenate([times, when])
         _, first = np.unique(pairs, return_index=True)
         pairs, times = pairs[first], times[first]
         if len(pairs) >= n_events:
