@@ -64,7 +64,7 @@ class MfSettings(Section):
 
     dimension: int = Field(32, ge=1)
     """D, length of user and item vectors."""
-    epochs: int = Field(12, ge=1)
+    epochs: int = Field(10, ge=1)
     """Passes over users and items."""
     solver: Literal["numba", "torch"] = "numba"
     """numba: compiled loops on the CPU, fastest there. torch: also on a GPU."""
@@ -72,21 +72,21 @@ class MfSettings(Section):
     """Conjugate gradient steps per row and epoch; three come near the exact solve."""
     all_weight: float = Field(0.1, gt=0)
     """Weight of every (user, item) pair as a zero, against a mean weight of 1 of the observed events."""
-    regularisation: float = Field(0.01, gt=0)
+    regularisation: float = Field(0.03, gt=0)
     """Weight of each squared norm, times the row's mass to the power frequency_power."""
     frequency_power: float = Field(1.0, ge=0)
     """How regularisation grows with a row's mass (its event weights plus all_weight for every pair)."""
-    value_slope: float = 0.45
+    value_slope: float = 0.4
     """Gain of an event's weight per standard deviation of its value."""
     least_value_weight: float = Field(0.1, gt=0)
     """Floor of that factor."""
-    decay_days: float = Field(30.0, ge=0)
+    decay_days: float = Field(60.0, ge=0)
     """Age before the user's newest event at which an event counts half; 0 for no decay."""
     return_after_days: float = Field(7.0, ge=0)
     """An event later than this after the user's first one shows a user who came back."""
     return_boost: float = Field(10.0, gt=0)
     """Factor of such events: recommendations are asked for by users who come back."""
-    popularity: float = Field(0.1, ge=0)
+    popularity: float = Field(0.15, ge=0)
     """Weight of log popularity (summed event weights) in the item bias."""
 
 

@@ -36,8 +36,6 @@ class GatNetwork(nn.Module):
         power: Start value of the length's power.
     """
 
-    graph_edges: torch.Tensor
-    graph_weights: torch.Tensor
     history_start: torch.Tensor
     target_start: torch.Tensor
     bias_start: torch.Tensor
@@ -48,20 +46,26 @@ class GatNetwork(nn.Module):
         self.target_table = nn.Parameter(torch.from_numpy(tables.target.copy()))
         self.item_bias = nn.Parameter(torch.from_numpy(bias.copy()))
         self.scalars = EdgeScalars(len(bias))
-        self.items = ItemAttention()
+        self.items = ItemAttention(
+            torch.from_numpy(np.stack([graph.sources, graph.targets])), torch.from_numpy(graph.log_weights), len(bias)
+        )
         self.users = HistoryAttention()
         self.length_scale = nn.Parameter(torch.tensor([0.0, power]))
-        self.register_buffer("graph_edges", torch.from_numpy(np.stack([graph.sources, graph.targets])))
-        self.register_buffer("graph_weights", torch.from_numpy(graph.log_weights))
         self.register_buffer("history_start", torch.from_numpy(tables.history))
         self.register_buffer("target_start", torch.from_numpy(tables.target))
         self.register_buffer("bias_start", torch.from_numpy(bias))
 
     def propagated(self) -> tuple[torch.Tensor, torch.Tensor]:
         """History and target vectors after the item graph, each ``(I, D)``."""
-        both = torch.cat([self.history_table, self.target_table], dim=1)
-        history, target = self.items(both, self.graph_edges, self.graph_weights).chunk(2, dim=1)
+        history, target = self.items(self._tables()).chunk(2, dim=1)
         return history, target
+
+    def refresh_similarity(self) -> None:
+        """Lets the item attention look at the tables as they are now."""
+        self.items.refresh_similarity(self._tables())
+
+    def _tables(self) -> torch.Tensor:
+        return torch.cat([self.history_table, self.target_table], dim=1)
 
     def user_vectors(self, history_vectors: torch.Tensor, batch: TensorBatch) -> torch.Tensor:
         """User vectors of a batch, ``(B, D)``."""
@@ -175,6 +179,7 @@ def served_form(network: GatNetwork, seen: np.ndarray, candidates: int) -> GatRe
         candidates: K.
     """
     with torch.no_grad():
+        network.refresh_similarity()
         history, target = (F.pad(table, (0, 0, 0, 1)).cpu() for table in network.propagated())
         bias = popularity_bias(seen.astype(np.float64), 1.0)  # places unseen items and the padding row
         learned = network.item_bias.detach().cpu().numpy()
@@ -216,6 +221,7 @@ def _train(
     with progress.bar("gat", chosen.epochs) as bar:
         for _ in range(chosen.epochs):
             losses = 0.0
+            network.refresh_similarity()
             for examples in source.batches(source.draw(cut_rng), drop_rng):
                 samples = None
                 if len(counts) > chosen.full_softmax_items:

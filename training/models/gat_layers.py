@@ -12,6 +12,8 @@ from torch import nn
 from torch_geometric.nn import MessagePassing
 from torch_geometric.utils import softmax
 
+from training.models.sparse_sum import SparseSum
+
 AGE_KNOTS = 9
 """Log-spaced knots for days: the last stands at e^8 - 1 days, 8 years."""
 POSITION_KNOTS = 10
@@ -80,34 +82,55 @@ class ItemAttention(MessagePassing):
 
     Near items are weighed by a softmax of ``temperature * cosine(x_i, x_j) + sharpness * log weight``; the start
     (0, 1) is the graph's own normalised weights. Items without near items stay themselves.
+
+    Args:
+        edge_index: int64 ``(2, E)``, near item above listening item, sorted by listening, then near item.
+        log_weights: float32 ``(E,)``.
+        n_items: I.
     """
 
-    def __init__(self) -> None:
+    edge_index: torch.Tensor
+    log_weights: torch.Tensor
+    similarity: torch.Tensor
+    linked: torch.Tensor
+
+    def __init__(self, edge_index: torch.Tensor, log_weights: torch.Tensor, n_items: int) -> None:
         super().__init__(aggr="add")
         self.temperature = nn.Parameter(torch.tensor(0.0))
         self.sharpness = nn.Parameter(torch.tensor(1.0))
         self.mix = nn.Parameter(torch.tensor(0.0))
         """Logit of the near items' share; 0 is LightGCN's mean of both layers."""
+        self.edges_by_target = SparseSum(edge_index, n_items)
+        self.register_buffer("edge_index", edge_index)
+        self.register_buffer("log_weights", log_weights)
+        self.register_buffer("similarity", torch.zeros_like(log_weights))
+        self.register_buffer("linked", torch.zeros(n_items, 1).index_fill_(0, edge_index[1], 1.0))
 
-    def forward(self, item_vectors: torch.Tensor, edge_index: torch.Tensor, log_weights: torch.Tensor) -> torch.Tensor:
+    @torch.no_grad()
+    def refresh_similarity(self, item_vectors: torch.Tensor) -> None:
+        """Takes the cosines from ``item_vectors`` ``(I, D)``: vectors move slowly, so once per epoch will do."""
+        unit = F.normalize(item_vectors, dim=1)
+        self.similarity.copy_((unit[self.edge_index[0]] * unit[self.edge_index[1]]).sum(1))
+
+    def forward(self, item_vectors: torch.Tensor, fused: bool = True) -> torch.Tensor:
         """Vectors after one propagation, ``(I, D)``.
 
         Args:
             item_vectors: ``(I, D)``.
-            edge_index: int64 ``(2, E)``, near item above listening item.
-            log_weights: ``(E,)``.
+            fused: Sum by sparse products instead of one message per edge; the same result.
         """
-        unit = F.normalize(item_vectors, dim=1)
-        cosine = (unit[edge_index[0]] * unit[edge_index[1]]).sum(1)
-        logits = self.temperature * cosine + self.sharpness * log_weights
-        weights = softmax(logits, edge_index[1], num_nodes=len(item_vectors))
-        near = self.propagate(edge_index, x=item_vectors, weights=weights)
-        linked = torch.zeros(len(item_vectors), 1, device=item_vectors.device).index_fill_(0, edge_index[1], 1.0)
-        share = torch.sigmoid(self.mix) * linked
-        return item_vectors + share * (near - item_vectors)
+        logits = self.temperature * self.similarity + self.sharpness * self.log_weights
+        weights = softmax(logits, self.edge_index[1], num_nodes=len(item_vectors))
+        adjacency = self.edges_by_target.matrix(self.log_weights) if fused else self.edge_index
+        near = self.propagate(adjacency, x=item_vectors, weights=weights)
+        return item_vectors + torch.sigmoid(self.mix) * self.linked * (near - item_vectors)
 
     def message(self, x_j: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         return weights[:, None] * x_j
+
+    def message_and_aggregate(self, edge_index: torch.Tensor, x: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """PyG's fused path, taken for sparse adjacencies; ``edge_index`` gives nothing but the pattern."""
+        return self.edges_by_target(weights, x)
 
 
 def _piecewise(x: torch.Tensor, heights: torch.Tensor) -> torch.Tensor:

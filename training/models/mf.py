@@ -18,6 +18,7 @@ from training.models.mf_model import MfRecall
 from training.models.mf_problem import Interactions, Objective, rotate_to_eigenbasis
 from training.models.recall_base import popularity_bias
 
+ADVICE = "raise mf.regularisation or mf.all_weight"
 INITIAL_SPREAD = 0.1
 """Standard deviation of a fresh row's length."""
 
@@ -40,6 +41,7 @@ def fit_mf(dataset: Dataset, events: Events, settings: Settings, *, seed: int, p
     histories = histories_of(events, dataset.n_users)
     weighting = EventWeighting.from_settings(chosen).scaled_to(histories)
     weights = weighting.of_histories(histories)
+    check_finite(float(weights.sum()), "mf", 0, "check the data's values and times, and mf.value_slope")
     by_user, by_item = Interactions.both_ways(histories.starts, histories.item_rows, weights, dataset.n_items)
     objective = Objective(chosen.all_weight, chosen.regularisation, chosen.frequency_power)
     items, spectrum = _alternate(by_user, by_item, objective, chosen, settings.train.device, seed, progress)
@@ -80,10 +82,11 @@ def _alternate(
         for epoch in range(settings.epochs):
             items, users, spectrum = rotate_to_eigenbasis(items, users, objective.all_weight)
             users = half_step(by_user, items, users, spectrum, ridges[0], settings.cg_steps)
+            check_finite(float(users.sum()), "mf", epoch + 1, ADVICE)
             users, items, spectrum = rotate_to_eigenbasis(users, items, objective.all_weight)
             items = half_step(by_item, users, items, spectrum, ridges[1], settings.cg_steps)
             loss = mf_numba.loss(by_item, items, users, objective.all_weight)
-            check_finite(loss, "mf", epoch + 1, "raise mf.regularisation")
+            check_finite(loss, "mf", epoch + 1, ADVICE)
             bar.advance(note=f"loss {loss:.4f}")
     items, _, spectrum = rotate_to_eigenbasis(items, users, objective.all_weight)
     return items, spectrum
