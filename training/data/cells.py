@@ -10,12 +10,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-NUMBER = "try_cast(cell as double)"
-ISO_8601 = r"\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?(Z|[+-]\d\d(:\d\d)?)?)?"
-"""Dates and times that are read; without an offset they are UTC. DuckDB alone would also take words and zone names."""
-TIME = (
-    f"coalesce({NUMBER}, case when regexp_full_match(cell, '{ISO_8601}') then epoch(try_cast(cell as timestamp)) end)"
-)
+NUMBER = "select try_cast(cell as double) as number from cells"
+ISO_8601 = r"(\d{4}-\d\d-\d\d)(?:([T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?)(?:Z|([+-]\d\d)(?::?(\d\d))?)?)?"
+"""Date, time of day, hours and minutes of the offset. Without an offset the time is UTC."""
+ISO_SECONDS = f"""
+    select epoch(try_cast(iso.date || iso.clock as timestamp))
+        - 3600 * coalesce(try_cast(iso.hours as integer), 0)
+        - 60 * coalesce(try_cast(iso.minutes as integer), 0) * if(iso.hours like '-%', -1, 1) as number
+    from (select regexp_extract(cell, '^{ISO_8601}$', ['date', 'clock', 'hours', 'minutes']) as iso from cells)
+"""
+"""DuckDB's own cast drops offsets (it needs the ICU extension for them) and takes words such as ``epoch``."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ def read_numbers(column: pa.ChunkedArray, *, times: bool = False) -> Numbers | N
         times: Read ISO-8601 text and date columns as seconds since the epoch.
     """
     if is_text(column.type):
-        return _from_text(column.cast(pa.string()), TIME if times else NUMBER)
+        return _from_text(column.cast(pa.string()), times)
     if times and is_time(column.type):
         # Epoch microseconds; a column with a time zone is UTC inside.
         column = column.cast(pa.timestamp("us", getattr(column.type, "tz", None))).cast(pa.int64())
@@ -70,7 +74,7 @@ def read_numbers(column: pa.ChunkedArray, *, times: bool = False) -> Numbers | N
     return None
 
 
-def _from_text(column: pa.ChunkedArray, expression: str) -> Numbers:
+def _from_text(column: pa.ChunkedArray, times: bool) -> Numbers:
     values = np.full(len(column), np.nan)
     missing = np.zeros(len(column), dtype=bool)
     at = 0
@@ -79,15 +83,22 @@ def _from_text(column: pa.ChunkedArray, expression: str) -> Numbers:
             part = slice(at, at + len(chunk))
             at += len(chunk)
             missing[part] = pc.fill_null(pc.equal(chunk, ""), True).to_numpy(zero_copy_only=False)
-            connection.register("cells", pa.table({"cell": chunk}))
-            found = connection.sql(f"select {expression} as number from cells").to_arrow_table()["number"]
-            values[part] = _floats(found)
+            found = _query(connection, NUMBER, chunk)
+            left = np.flatnonzero(np.isnan(found) & ~missing[part])
+            if times and len(left):
+                found[left] = _query(connection, ISO_SECONDS, chunk.take(pa.array(left)))
+            values[part] = found
     return Numbers(values, missing)
+
+
+def _query(connection: duckdb.DuckDBPyConnection, query: str, cells: pa.Array) -> np.ndarray:
+    connection.register("cells", pa.table({"cell": cells}))
+    return _floats(connection.sql(query).to_arrow_table()["number"])
 
 
 def _floats(column: pa.ChunkedArray) -> np.ndarray:
     numbers = pc.fill_null(column.cast(pa.float64(), safe=False), np.nan)
-    return np.asarray(numbers.to_numpy(), dtype=np.float64)
+    return np.array(numbers.to_numpy(), dtype=np.float64)
 
 
 def _nulls(column: pa.ChunkedArray) -> np.ndarray:

@@ -19,6 +19,8 @@ EVENT_COLUMNS = ("user_id", "item_id", "timestamp", "value", "event", "split")
 TEXT_COLUMNS = ("user_id", "item_id", "event", "split")
 """Columns of events with few distinct texts."""
 
+IN_1990 = 631_152_000
+"""Times in milliseconds are suspected where a thousandth of them lies between this and tomorrow."""
 CLOCK_SKEW_SECONDS = 86_400
 """Events may lie this far in the future: clocks of clients are wrong."""
 
@@ -81,7 +83,7 @@ def _timestamps(table: RawTable, check: RowCheck, now: datetime) -> np.ndarray:
             "timestamp in the future",
             "timestamp",
             f"at most {latest:.0f} seconds ({datetime.fromtimestamp(latest, UTC):%Y-%m-%d}, tomorrow)",
-            lambda row: found(row) + (" (milliseconds?)" if parsed.values[row] / 1000 <= latest else ""),
+            lambda row: found(row) + (" (milliseconds?)" if IN_1990 <= parsed.values[row] / 1000 <= latest else ""),
         )
     return parsed.values
 

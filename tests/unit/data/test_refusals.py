@@ -50,7 +50,7 @@ def test_bad_row_is_refused_with_line_column_expected_and_found(
 
 
 def test_bad_row_line_counts_blank_lines_quoted_cells_and_ragged_rows(tmp_path: Path) -> None:
-    rows = [TEN[0], "", '"u1","i1",5,1', "u,i", TEN[1], "u,i,bad,1"]
+    rows = [TEN[0], "", '"u9","i1",5,1', "u,i", TEN[1], "u,i,bad,1"]
     path = write_events(tmp_path, rows)
     error = refusal(tmp_path, path, max_bad_share=0.2)
     assert error.where == f"{path}, line 5, column any"
@@ -68,11 +68,20 @@ def test_bad_row_line_is_right_behind_ragged_rows_and_blocks(
     report = build(tmp_path, write_events(tmp_path, rows, name=name), max_bad_share=0.5).manifest.metrics
     assert "line 152, column timestamp" in report["tables"]["events"]["first_bad_row"]
     rows[20] = rows[60] = "u,i"
-    error = refusal(tmp_path, write_events(tmp_path, [*rows[21:60], *rows[61:]], name=name))
-    assert "line 131, column timestamp" in str(error)
     error = refusal(tmp_path, write_events(tmp_path, rows, name=name))
     assert "line 22, column any" in str(error)
     assert "1 × unreadable timestamp, 2 × wrong number of cells" in str(error)
+
+
+def test_unknown_split_line_is_right_behind_ragged_rows_and_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "BLOCK_BYTES", 64)
+    rows = [f"u{n},i{n},train" for n in range(200)]
+    rows[0] = rows[20] = rows[61] = rows[151] = "u,i"
+    rows[150] = "u,i,dev"
+    error = refusal(tmp_path, write_events(tmp_path, rows, "user_id,item_id,split\n"))
+    assert "line 152, column split" in str(error)
 
 
 def test_milliseconds_are_suspected_when_times_lie_in_the_future(tmp_path: Path) -> None:
