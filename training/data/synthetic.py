@@ -21,6 +21,10 @@ SPAN_SECONDS = 2 * 365 * 86_400
 VISIT_SECONDS = 3_600
 EPOCHS = 24
 """Steps in which item popularity moves."""
+POWER = 1.1
+"""Exponent of item popularity by rank, before appearing and fading."""
+TASTE_POWER = 0.7
+"""Exponent of taste popularity by rank."""
 LIKED_TASTES = 3
 MOST_DENSE = 0.25
 """Users know a small part of a catalogue; a denser matrix would leave the popular items no power law."""
@@ -86,11 +90,11 @@ def make_synthetic(settings: DataSettings) -> tuple[RawEvents, RawAttributes, Ra
 def _make_items(n_items: int, n_tastes: int, rng: np.random.Generator) -> _Items:
     tastes = rng.permutation(np.arange(n_items) % n_tastes)
     second = np.where(rng.random(n_items) < 0.4, rng.integers(0, n_tastes, n_items), -1)
-    popularity = (1.0 + rng.permutation(n_items)) ** -0.8
+    popularity = (1.0 + rng.permutation(n_items)) ** -POWER
     born = rng.uniform(-1.0, 0.95, n_items)
     order = np.argsort(tastes, kind="stable")
     age = (np.arange(EPOCHS)[:, None] + 0.5) / EPOCHS - born  # (EPOCHS, I)
-    weight = popularity * np.where(age >= 0, 0.25 + np.exp(-np.maximum(age, 0) / 0.3), 1e-3)
+    weight = popularity * np.where(age >= 0, 0.5 + np.exp(-np.maximum(age, 0) / 0.3), 1e-3)
     weight = weight[:, order]
     sums = np.add.reduceat(weight, np.searchsorted(tastes[order], np.arange(n_tastes)), axis=1)  # (EPOCHS, tastes)
     share = weight / sums[:, tastes[order]]
@@ -100,7 +104,8 @@ def _make_items(n_items: int, n_tastes: int, rng: np.random.Generator) -> _Items
 
 def _make_users(n_users: int, n_tastes: int, rng: np.random.Generator) -> _Users:
     activity = np.cumsum(rng.lognormal(0.0, 1.0, n_users))
-    tastes = rng.integers(0, n_tastes, (n_users, LIKED_TASTES))
+    weight = (1.0 + np.arange(n_tastes)) ** -TASTE_POWER
+    tastes = rng.choice(n_tastes, (n_users, LIKED_TASTES), p=weight / weight.sum())
     early, late = (np.cumsum(rng.dirichlet(np.full(LIKED_TASTES, 0.7), n_users), axis=1) for _ in range(2))
     counts = 1 + rng.geometric(0.12, n_users)
     starts = np.concatenate([[0], np.cumsum(counts)])
