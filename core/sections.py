@@ -11,9 +11,9 @@ Split = Literal["train", "valid", "test"]
 
 
 class Section(BaseModel):
-    """Base of all sections: frozen, and a typo is an error."""
+    """Base of all sections: frozen; a typo is an error, and so are NaN and infinity."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class PathSettings(Section):
@@ -105,7 +105,7 @@ class GatSettings(Section):
     """Users drawn per epoch; 0 takes all."""
     table_rate: float = Field(0.003, gt=0)
     """Adam's learning rate of the two item tables."""
-    scalar_rate: float = Field(0.01, gt=0)
+    scalar_rate: float = Field(0.02, gt=0)
     """Adam's learning rate of everything else: attention scalars, item bias, length scale."""
     start_scale: float = Field(1.0, gt=0)
     """Root mean square of the item tables before training; a smaller one lets them move further."""
@@ -113,11 +113,11 @@ class GatSettings(Section):
     """Weight of the squared distance between an item's parameters and their start."""
     session_gap_days: float = Field(1.0, gt=0)
     """A longer pause opens a session; the model learns to continue after such pauses."""
-    random_cut_weight: float = Field(0.3, gt=0)
+    random_cut_weight: float = Field(0.1, gt=0)
     """Weight of examples cut anywhere, against 1 for those cut at a session gap."""
     drop: float = Field(0.5, ge=0, lt=1)
     """Share of the history left out at random in training."""
-    popularity: float = Field(0.1, ge=0)
+    popularity: float = Field(0.3, ge=0)
     """Weight of log popularity in the item bias before training."""
     full_softmax_items: int = Field(50_000, ge=1)
     """Larger catalogues estimate the softmax from samples."""
@@ -188,10 +188,6 @@ class ServingSettings(Section):
     """Processes of each python step."""
     max_queue_delay_microseconds: int = Field(0, ge=0)
     """How long a step waits for more requests to join a batch; 0 batches only what already waits."""
-    max_queue_size: int = Field(256, ge=1)
-    """Requests that may wait before one step; more are turned away at once."""
-    queue_timeout_ms: int = Field(1_000, ge=1)
-    """A request that waited longer before one step is rejected."""
     deadline_seconds: float = Field(5.0, gt=0)
     """How long the client waits for an answer."""
     start_timeout_seconds: float = Field(120.0, gt=0)

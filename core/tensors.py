@@ -53,12 +53,14 @@ class TensorSpec:
         dtype: Element type.
         shape: Axes after the batch axis; a number is fixed, a string is a named axis.
         meaning: One line for docs and generated comments.
+        optional: A request may leave it out.
     """
 
     name: str
     dtype: DType
     shape: tuple[Axis, ...]
     meaning: str
+    optional: bool = False
 
     def dims(self, sizes: dict[str, int] | None = None) -> list[int]:
         """Axes as numbers: those in ``sizes`` are fixed, other named ones are -1 (dynamic)."""
@@ -69,9 +71,11 @@ class TensorSpec:
 # --- the request -------------------------------------------------------------------------------
 USER_ID = TensorSpec("user_id", DType.STRING, (1,), "external user id; unknown ids are welcome")
 SESSION_ITEMS = TensorSpec(
-    "session_items", DType.STRING, ("S",), "newest items of this session, oldest first; '' is none"
+    "session_items", DType.STRING, ("S",), "newest items of this session, oldest first; '' is none", optional=True
 )
-EXCLUDE_ITEMS = TensorSpec("exclude_items", DType.STRING, ("X",), "items that must not come back; '' is none")
+EXCLUDE_ITEMS = TensorSpec(
+    "exclude_items", DType.STRING, ("X",), "items that must not come back; '' is none", optional=True
+)
 K_RETURNED = TensorSpec("k", DType.INT32, (1,), "how many items to return")
 
 # --- context: strings become rows ----------------------------------------------------------------

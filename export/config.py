@@ -13,7 +13,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from core.sections import ServingSettings
 from core.settings import ROOT, Settings
-from core.tensors import ENSEMBLE, STEPS, DType, StepSpec
+from core.tensors import ENSEMBLE, STEPS, DType, StepSpec, TensorSpec
 
 COMMITTED = ROOT / "model_repository"
 DEFAULT_FEATURES = 1
@@ -52,10 +52,11 @@ def leaf_config(
         backend=spec.backend,
         max_batch_size=max_batch,
         default_model_filename="model.onnx" if graph else "model.py",
-        input=[pb.ModelInput(name=t.name, data_type=_type(t.dtype), dims=t.dims(sizes)) for t in spec.inputs],
+        input=[_input(tensor, sizes, ragged=not graph) for tensor in spec.inputs],
         output=[pb.ModelOutput(name=t.name, data_type=_type(t.dtype), dims=t.dims(sizes)) for t in spec.outputs],
         version_policy=pb.ModelVersionPolicy(specific=pb.ModelVersionPolicy.Specific(versions=versions)),
-        dynamic_batching=_batching(serving),
+        # No queue policy: with one, Triton 2.51 lets requests of another shape wait until the next request arrives.
+        dynamic_batching=pb.ModelDynamicBatching(max_queue_delay_microseconds=serving.max_queue_delay_microseconds),
         instance_group=[_instances(graph, serving)],
     )
     if graph:
@@ -76,7 +77,7 @@ def ensemble_config(name: str, version: int, sizes: dict[str, int], max_batch: i
         name=name,
         platform="ensemble",
         max_batch_size=max_batch,
-        input=[pb.ModelInput(name=t.name, data_type=_type(t.dtype), dims=t.dims(sizes)) for t in ENSEMBLE.inputs],
+        input=[_input(tensor, sizes, ragged=False) for tensor in ENSEMBLE.inputs],
         output=[pb.ModelOutput(name=t.name, data_type=_type(t.dtype), dims=t.dims(sizes)) for t in ENSEMBLE.outputs],
         version_policy=pb.ModelVersionPolicy(specific=pb.ModelVersionPolicy.Specific(versions=[version])),
     )
@@ -106,19 +107,20 @@ def committed_configs() -> dict[Path, str]:
     return {COMMITTED / name / "config.pbtxt": text for name, text in texts.items()}
 
 
+def _input(tensor: TensorSpec, sizes: dict[str, int], *, ragged: bool) -> pb.ModelInput:
+    """Python steps take each request by itself, so requests of different widths may share a batch there."""
+    dims = tensor.dims(sizes)
+    return pb.ModelInput(
+        name=tensor.name,
+        data_type=_type(tensor.dtype),
+        dims=dims,
+        optional=tensor.optional,
+        allow_ragged_batch=ragged and -1 in dims,
+    )
+
+
 def _type(dtype: DType) -> int:
     return pb.DataType.Value(dtype.triton)
-
-
-def _batching(serving: ServingSettings) -> pb.ModelDynamicBatching:
-    return pb.ModelDynamicBatching(
-        max_queue_delay_microseconds=serving.max_queue_delay_microseconds,
-        default_queue_policy=pb.ModelQueuePolicy(
-            timeout_action=pb.ModelQueuePolicy.REJECT,
-            default_timeout_microseconds=serving.queue_timeout_ms * 1_000,
-            max_queue_size=serving.max_queue_size,
-        ),
-    )
 
 
 def _instances(graph: bool, serving: ServingSettings) -> pb.ModelInstanceGroup:

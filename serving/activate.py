@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import py_compile
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +23,7 @@ from core.artifacts import MANIFEST, load_artifact, sha256_of
 from core.errors import ReleaseError
 from core.tensors import ENSEMBLE, STEPS
 from serving.lint import CONFIG_FILE, lint_repository, pinned_version, read_config, signature
-from serving.release import REPOSITORY, VERSION_NAME, ReleaseInfo, read_release
+from serving.release import REPOSITORY, STEP_FILE, VERSION_NAME, ReleaseInfo, read_release
 
 MODELS = (*(spec.name for spec in STEPS), ENSEMBLE.name)
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
@@ -145,8 +146,14 @@ def _replace_config(config: pb.ModelConfig, model: Path, staging: Path) -> None:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copies a folder and makes sure that it is on disk."""
+    """Copies a folder, compiles its Python and makes sure that all of it is on disk.
+
+    Triton's stub would write the compiled file at the first start (its interpreter is isolated, so that
+    PYTHONDONTWRITEBYTECODE does not reach it), and a file added to a served version makes Triton reload it.
+    """
     shutil.copytree(source, target)
+    for step in target.rglob(STEP_FILE):
+        py_compile.compile(str(step), doraise=True, invalidation_mode=py_compile.PycInvalidationMode.CHECKED_HASH)
     for path in target.rglob("*"):
         if path.is_file():
             with path.open("rb") as stream:
@@ -157,7 +164,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    return {path.name: sha256_of(path) for path in folder.iterdir()}
+    return {path.name: sha256_of(path) for path in folder.iterdir() if path.is_file()}
 
 
 def _exchange(one: Path, other: Path) -> None:

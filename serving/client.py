@@ -20,6 +20,7 @@ from serving.messages import Recommendation, Request, make_request, read_answer
 
 DEFAULT_ADDRESS = "127.0.0.1:8001"
 DEFAULT_DEADLINE_SECONDS = 5.0
+WIRE = {tensor.name: tensor.dtype.wire for tensor in ENSEMBLE.inputs}
 CHANNEL_OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 
 
@@ -211,11 +212,10 @@ def _target(server: str | ServingSettings, protocol: str, deadline_seconds: floa
 
 
 def _inputs(part: Request, module: Any) -> list[Any]:
-    tensors = part.tensors()
     inputs = []
-    for spec in ENSEMBLE.inputs:
-        tensor = module.InferInput(spec.name, list(tensors[spec.name].shape), spec.dtype.wire)
-        tensor.set_data_from_numpy(tensors[spec.name])
+    for name, array in part.tensors().items():
+        tensor = module.InferInput(name, list(array.shape), WIRE[name])
+        tensor.set_data_from_numpy(array)
         inputs.append(tensor)
     return inputs
 

@@ -81,8 +81,6 @@ def wheel_launch(
         # The stub finds its site-packages through the python on PATH; it ignores PYTHONPATH.
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         "LD_LIBRARY_PATH": f"{libpython}{os.pathsep}{files.libraries}",
-        # A __pycache__ inside a served version folder would make Triton reload that version.
-        "PYTHONDONTWRITEBYTECODE": "1",
     }
     return Launch(tuple(command), environment)
 
@@ -97,13 +95,13 @@ def container_launch(repository: Path, settings: ServingSettings, secret: str) -
     inside = settings.model_copy(update={"host": "0.0.0.0"})  # published on the host's address only
     start = ["tritonserver", *server_arguments(served, inside, secret)]
     command = [
-        "docker", "run", "--rm", "--name", f"conch-triton-{settings.grpc_port}", "--shm-size=1g",
+        shutil.which("docker") or "docker", "run", "--rm",
+        "--name", f"conch-triton-{settings.grpc_port}", "--shm-size=1g",
         *(["--gpus=all"] if settings.device == "cuda" else []),
         *(f"--publish={settings.host}:{port}:{port}" for port in ports),
         f"--volume={repository.resolve()}:{served}:ro",
         f"--volume={ROOT}:/opt/conch:ro",
         "--env=PYTHONPATH=/opt/conch",
-        "--env=PYTHONDONTWRITEBYTECODE=1",
         settings.container_image,
         "sh", "-c", 'pip install --quiet pyarrow pydantic && exec "$@"', "sh", *start,
     ]  # fmt: skip

@@ -24,7 +24,8 @@ VERSION_FILES: dict[str, frozenset[str]] = {
     "respond": frozenset({STEP_FILE, VOCABULARY_FILE, STATE_FILE}),
     ENSEMBLE.name: frozenset({RELEASE_FILE}),
 } | {name: frozenset({GRAPH_FILE}) for name in GRAPHS}
-"""What each model's version folder holds: exactly this."""
+"""What each model's version folder holds: exactly this, and Python's compiled files."""
+COMPILED = "__pycache__"
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def _lint_model(model: Path, config: pb.ModelConfig) -> None:
 
 
 def _lint_version(folder: Path, files: frozenset[str]) -> None:
-    entries = list(folder.iterdir())
+    entries = [entry for entry in folder.iterdir() if entry.name != COMPILED]
     for entry in entries:
         if entry.is_symlink() or not entry.is_file():
             raise ReleaseError("not a plain file in a version folder", where=str(entry))

@@ -85,13 +85,16 @@ class Request:
         return Request(pick(self.users), pick(self.k), pick(self.session_items), pick(self.exclude))
 
     def tensors(self) -> dict[str, np.ndarray]:
-        """Input tensors by name; string tensors are at least one wide, since Triton accepts no empty ones."""
-        return {
+        """Input tensors by name; the optional ones only where a user has any."""
+        tensors = {
             USER_ID.name: np.array(self.users, dtype=object).reshape(-1, 1),
-            SESSION_ITEMS.name: _padded(self.session_items),
-            EXCLUDE_ITEMS.name: _padded(self.exclude),
             K_RETURNED.name: np.array(self.k, dtype=np.int32).reshape(-1, 1),
         }
+        if any(self.session_items):
+            tensors[SESSION_ITEMS.name] = _padded(self.session_items)
+        if any(self.exclude):
+            tensors[EXCLUDE_ITEMS.name] = _padded(self.exclude)
+        return tensors
 
 
 def make_request(
@@ -190,7 +193,7 @@ def _is_utf8(text: str) -> bool:
 
 
 def _padded(lists: Sequence[Sequence[str]]) -> np.ndarray:
-    width = max(1, max(map(len, lists)))
+    width = max(map(len, lists))
     array = np.full((len(lists), width), PAD_ID, dtype=object)
     for row, ids in enumerate(lists):
         array[row, : len(ids)] = ids

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import secrets
 import signal
 import socket
 import subprocess
+import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -28,7 +28,7 @@ from serving.wheel import build_backends, check_environment, check_platform, fin
 LOG_LINES_SHOWN = 25
 POLL_SECONDS = 0.05
 PROBE_USER = "conch-probe"
-PR_SET_PDEATHSIG = 1
+LEASH = Path(__file__).with_name("leash.py")
 SHARED_MEMORY = Path("/dev/shm")
 PORTS = ("http_port", "grpc_port", "metrics_port")
 
@@ -221,15 +221,18 @@ class TritonServer:
 
 
 def _spawn(launch: Launch, log: IO[bytes]) -> subprocess.Popen[bytes]:
-    """Starts the server in a process group of its own, so that it can be ended with all its stubs."""
+    """Starts the server in a process group of its own, so that it can be ended with all its stubs.
+
+    It also ends when the thread that starts it does.
+    """
+    leash = (sys.executable, "-I", "-S", str(LEASH), str(os.getpid())) if sys.platform == "linux" else ()
     return subprocess.Popen(
-        launch.command,
+        (*leash, *launch.command),
         env=launch.environment,
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=subprocess.STDOUT,
         start_new_session=True,
-        preexec_fn=_end_with_parent if hasattr(ctypes.CDLL(None), "prctl") else None,
     )
 
 
@@ -242,11 +245,6 @@ def _free_ports(host: str) -> dict[str, int]:
             probe.bind((host, 0))
             ports[key] = probe.getsockname()[1]
         return ports
-
-
-def _end_with_parent() -> None:
-    """In the child: SIGTERM when the starting thread ends, so that a killed parent leaves no server behind."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _kill_group(group: int) -> None:

@@ -29,7 +29,7 @@ def answer_each(spec: StepSpec, requests: Sequence[Any], compute: Callable[[Tens
     Args:
         spec: The step.
         requests: What Triton batched together.
-        compute: Input tensors by name to output tensors by name.
+        compute: Input tensors by name, optional ones only where the request has them, to output tensors by name.
     """
     return [_answer(spec, request, compute) for request in requests]
 
@@ -53,8 +53,8 @@ def encode(strings: np.ndarray) -> np.ndarray:
 
 def _answer(spec: StepSpec, request: Any, compute: Callable[[Tensors], Tensors]) -> Any:
     try:
-        inputs = {t.name: pb_utils.get_input_tensor_by_name(request, t.name).as_numpy() for t in spec.inputs}
-        outputs = compute(inputs)
+        found = {t.name: pb_utils.get_input_tensor_by_name(request, t.name) for t in spec.inputs}
+        outputs = compute({name: tensor.as_numpy() for name, tensor in found.items() if tensor is not None})
         return pb_utils.InferenceResponse([pb_utils.Tensor(t.name, outputs[t.name]) for t in spec.outputs])
     except RequestError as error:
         return _failure(str(error), pb_utils.TritonError.INVALID_ARG)

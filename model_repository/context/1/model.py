@@ -17,6 +17,10 @@ class TritonPythonModel:
         return answer_each(CONTEXT, requests, self._compute)
 
     def _compute(self, inputs: Tensors) -> Tensors:
-        states = self._state.store.lookup([user_id for (user_id,) in decode(inputs[USER_ID.name])])
-        session, exclude = decode(inputs[SESSION_ITEMS.name]), decode(inputs[EXCLUDE_ITEMS.name])
+        users = [user_id for (user_id,) in decode(inputs[USER_ID.name])]
+        session, exclude = (
+            decode(inputs[tensor.name]) if tensor.name in inputs else [()] * len(users)
+            for tensor in (SESSION_ITEMS, EXCLUDE_ITEMS)
+        )
+        states = self._state.store.lookup(users)
         return build_context(states, session, exclude, self._state.items).tensors()
