@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training.data.cells import RowCheck, read_numbers
@@ -15,6 +15,7 @@ from training.data.cells import RowCheck, read_numbers
 offsets = st.integers(-14 * 60, 14 * 60).map(lambda minutes: timezone(timedelta(minutes=minutes)))
 
 
+@settings(max_examples=30)
 @given(st.lists(st.datetimes(datetime(1970, 1, 3), datetime(2200, 1, 1), timezones=offsets), min_size=1, max_size=20))
 def test_iso_times_equal_those_of_datetime(times: list[datetime]) -> None:
     found = read_numbers(pa.chunked_array([[time.isoformat() for time in times]]), times=True)
@@ -22,6 +23,7 @@ def test_iso_times_equal_those_of_datetime(times: list[datetime]) -> None:
     np.testing.assert_allclose(found.values, [time.timestamp() for time in times], rtol=0, atol=1e-5)
 
 
+@settings(max_examples=30)
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=20))
 def test_numbers_equal_those_of_float(numbers: list[float]) -> None:
     found = read_numbers(pa.chunked_array([[repr(number) for number in numbers]]))

@@ -17,6 +17,7 @@ from training.data.raw import IdColumn, RawEvents
 from training.data.selection import select_events
 
 Event = tuple[int, int, float]
+ItemsOfUser = dict[int, set[int]]
 
 events_lists = st.lists(
     st.tuples(st.integers(0, 4), st.integers(0, 5), st.integers(0, 30).map(float)), min_size=1, max_size=60
@@ -33,7 +34,7 @@ def raw_of(events: list[Event]) -> RawEvents:
     )
 
 
-def outside_scorer(events: list[Event]) -> tuple[dict[int, set[int]], dict[int, set[int]]]:
+def outside_scorer(events: list[Event]) -> tuple[ItemsOfUser, ItemsOfUser]:
     """Seen items (train and valid) and test truth per user, from raw events, as a scorer outside would take them."""
     times = sorted(when for _, _, when in events)
 
@@ -44,18 +45,20 @@ def outside_scorer(events: list[Event]) -> tuple[dict[int, set[int]], dict[int, 
         return times[low] + (times[high] - times[low]) * (place - low)
 
     end = quantile(0.9)
-    seen, truth = defaultdict(set), defaultdict(set)
+    seen: ItemsOfUser = defaultdict(set)
+    later: ItemsOfUser = defaultdict(set)
     for user, item, when in events:
-        (seen if when <= end else truth)[user].add(item)
-    truth = {user: items - seen[user] for user, items in truth.items()}
-    return {user: items for user, items in seen.items() if items}, {u: items for u, items in truth.items() if items}
+        (seen if when <= end else later)[user].add(item)
+    truth = {user: items - seen.get(user, set()) for user, items in later.items()}
+    return dict(seen), {user: items for user, items in truth.items() if items}
 
 
 @given(events_lists)
 def test_seen_and_truth_equal_those_of_a_scorer_of_the_raw_file(events: list[Event]) -> None:
     raw = raw_of(events)
     selection = select_events(raw, DataSettings())
-    seen, truth = defaultdict(set), defaultdict(set)
+    seen: ItemsOfUser = defaultdict(set)
+    truth: ItemsOfUser = defaultdict(set)
     for place, split in zip(selection.places, selection.splits, strict=True):
         (truth if SPLITS[split] == "test" else seen)[int(raw.users.codes[place])].add(int(raw.items.codes[place]))
     assert (dict(seen), dict(truth)) == outside_scorer(events)
@@ -64,6 +67,7 @@ def test_seen_and_truth_equal_those_of_a_scorer_of_the_raw_file(events: list[Eve
 @given(events_lists)
 def test_selection_holds_each_pair_once_in_time_order(events: list[Event]) -> None:
     raw = raw_of(events)
+    assert raw.timestamps is not None
     places = select_events(raw, DataSettings()).places
     pairs = [events[place][:2] for place in places]
     assert len(pairs) == len(set(pairs)) == len({event[:2] for event in events})
@@ -73,6 +77,7 @@ def test_selection_holds_each_pair_once_in_time_order(events: list[Event]) -> No
 @given(events_lists)
 def test_kept_event_is_the_newest_of_the_first_split(events: list[Event]) -> None:
     raw = raw_of(events)
+    assert raw.timestamps is not None
     ends = time_boundaries(raw.timestamps, (0.8, 0.9))
     split = [0 if when <= ends[0] else 1 if when <= ends[1] else 2 for *_, when in events]
     best: dict[tuple[int, int], tuple[int, float, int]] = {}

@@ -101,9 +101,7 @@ def test_cold_items_and_users_stay_and_dropped_ones_leave(tmp_path: Path) -> Non
     items.write_text("item_id,title\ni0,Zero\ncold,Cold One\nblank,\n")
     users.write_text("user_id,age\nnew,3\n")
     rows = ["u0,i0,1,1", "u1,i0,2,1", "u0,rare,3,1"]
-    dataset = load_dataset(
-        build(tmp_path, write_events(tmp_path, rows), items=items, users=users, min_item_events=2)
-    )
+    dataset = load_dataset(build(tmp_path, write_events(tmp_path, rows), items=items, users=users, min_item_events=2))
     assert set(dataset.items.ids) == {"i0", "cold", "blank"}
     assert set(dataset.users.ids) == {"u0", "u1", "new"}
     titles = dict(zip(dataset.items.ids, dataset.titles, strict=True))
