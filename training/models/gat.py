@@ -21,7 +21,7 @@ from training.models.gat_examples import ExampleBatch, ExampleSource
 from training.models.gat_layers import EdgeScalars, HistoryAttention, ItemAttention
 from training.models.gat_model import GatRecall, length_factor
 from training.models.item_graph import ItemGraph, SpectralTables, nearest_items, normalised_adjacency, spectral_tables
-from training.models.recall_base import UNSEEN, popularity_bias, without_ties
+from training.models.recall_base import UNSEEN, popularity_bias, recent_popularity, without_ties
 
 ADVICE = "lower gat.table_rate and gat.scalar_rate, or raise gat.stay_close"
 
@@ -123,19 +123,29 @@ def fit_gat(
     check_not_empty(events, "gat")
     histories = histories_of(events, dataset.n_users)
     counts = np.bincount(histories.item_rows, minlength=dataset.n_items)
-    network = start_network(histories, dataset.n_items, settings.gat, seed).to(settings.train.device)
     source = ExampleSource(histories, settings.gat, dataset.has_times)
+    popularity = source.popularity(dataset.n_items)
+    network = start_network(histories, popularity, settings.gat, seed).to(settings.train.device)
     _train(network, source, settings, counts, seed, progress)
-    return served_form(network, counts > 0, settings.recall.candidates)
+    recent = recent_popularity(events, dataset.n_items, settings.recall.popularity_half_life_days)
+    return served_form(network, recent, settings.recall.candidates)
 
 
-def start_network(histories: Histories, n_items: int, settings: GatSettings, seed: int) -> GatNetwork:
-    """The network before training: GF-CF's filter, attention uniform."""
+def start_network(histories: Histories, popularity: np.ndarray, settings: GatSettings, seed: int) -> GatNetwork:
+    """The network before training: GF-CF's filter, attention uniform, bias by popularity.
+
+    Args:
+        histories: Training events.
+        popularity: float ``(I,)``, see :meth:`ExampleSource.popularity`.
+        settings: The section ``gat``.
+        seed: Start of the spectral decomposition.
+    """
+    n_items = len(popularity)
     counts = np.bincount(histories.item_rows, minlength=n_items)
     adjacency = normalised_adjacency(histories, n_items)
     tables = spectral_tables(adjacency, counts, settings.dimension, np.random.default_rng([seed, 1]))
     scaled = SpectralTables(tables.history * settings.start_scale, tables.target * settings.start_scale)
-    bias = popularity_bias(counts, settings.popularity)[:-1]
+    bias = popularity_bias(popularity, settings.popularity)[:-1]
     return GatNetwork(scaled, nearest_items(adjacency, settings.neighbours), bias)
 
 
@@ -170,18 +180,19 @@ def batch_loss(
     return (losses * batch.weights[batch.target_users] / per_target).sum() / batch.weights.sum()
 
 
-def served_form(network: GatNetwork, seen: np.ndarray, candidates: int) -> GatRecall:
+def served_form(network: GatNetwork, popularity: np.ndarray, candidates: int) -> GatRecall:
     """The module that is saved and exported: vectors propagated over the full graph, attention dense.
 
     Args:
         network: Trained.
-        seen: bool ``(I,)``, items with training events; others come last.
+        popularity: float ``(I,)``, orders empty histories; items with 0 were never seen and come last.
         candidates: K.
     """
     with torch.no_grad():
         network.refresh_similarity()
         history, target = (F.pad(table, (0, 0, 0, 1)).cpu() for table in network.propagated())
-        bias = popularity_bias(seen.astype(np.float64), 1.0)  # places unseen items and the padding row
+        empty_bias = popularity_bias(popularity, 1.0)
+        bias, seen = empty_bias.copy(), popularity > 0
         learned = network.item_bias.detach().cpu().numpy()
         bias[:-1][seen] = without_ties(np.maximum(learned[seen], UNSEEN / 2))
         scalars = EdgeScalars(len(seen))
@@ -190,6 +201,7 @@ def served_form(network: GatNetwork, seen: np.ndarray, candidates: int) -> GatRe
             history,
             target,
             torch.from_numpy(bias),
+            torch.from_numpy(empty_bias),
             scalars,
             network.length_scale.detach().cpu(),
             candidates=candidates,

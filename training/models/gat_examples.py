@@ -82,8 +82,20 @@ class ExampleSource:
         gaps[self._starts[:-1][self._lengths > 0]] = False
         self._gaps = np.flatnonzero(gaps) if has_times else np.zeros(0, np.int64)
         """Events that open a session other than the user's first."""
+        opened = np.concatenate([[0], np.cumsum(gaps & has_times)])
+        self._returned = opened[1:] > opened[self._starts[self._users]]
         self._gap_counts = np.bincount(self._users[self._gaps], minlength=len(histories))
         self._gap_starts = np.concatenate([[0], np.cumsum(self._gap_counts)])
+
+    def popularity(self, n_items: int) -> np.ndarray:
+        """How often each item is what a user comes back for, float64 ``(I,)``.
+
+        Events after a user's first session count 1, those of the first session ``random_cut_weight``: the mix that
+        the model learns to continue. 0 for items without events.
+        """
+        weights = np.full(len(self._users), self._settings.random_cut_weight)
+        weights[self._returned] = 1
+        return np.bincount(self._items, weights, minlength=n_items)
 
     def draw(self, rng: np.random.Generator) -> Cuts:
         """One epoch's cuts in random order: per user one at a session gap, if there is one, and one anywhere."""

@@ -21,7 +21,8 @@ class GatRecall(RecallModel):
     Args:
         history_vectors: float32 ``(I + 1, D)``, propagated, last row zero: an item's say as part of a history.
         item_vectors: float32 ``(I + 1, D)``, propagated, last row zero: an item as a candidate.
-        item_bias: float32 ``(I + 1,)``.
+        item_bias: float32 ``(I + 1,)``, learned.
+        empty_bias: float32 ``(I + 1,)``.
         scalars: Attention logits.
         length_scale: float32 ``(2,)``, logarithm of the gain, and the power.
         candidates: K.
@@ -36,12 +37,13 @@ class GatRecall(RecallModel):
         history_vectors: torch.Tensor,
         item_vectors: torch.Tensor,
         item_bias: torch.Tensor,
+        empty_bias: torch.Tensor,
         scalars: EdgeScalars,
         length_scale: torch.Tensor,
         *,
         candidates: int,
     ) -> None:
-        super().__init__(item_vectors, item_bias, candidates)
+        super().__init__(item_vectors, item_bias, empty_bias, candidates)
         self.register_buffer("history_vectors", history_vectors.float().contiguous())
         self.register_buffer("length_scale", length_scale.float().contiguous())
         self.scalars = scalars
@@ -77,6 +79,7 @@ class GatRecall(RecallModel):
             tensors["history_vectors"],
             tensors["item_vectors"],
             tensors["item_bias"],
+            tensors["empty_bias"],
             scalars,
             tensors["length_scale"],
             candidates=facts["candidates"],

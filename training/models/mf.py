@@ -16,7 +16,7 @@ from training.models import mf_numba, mf_torch
 from training.models.event_weights import EventWeighting
 from training.models.mf_model import MfRecall
 from training.models.mf_problem import Interactions, Objective, rotate_to_eigenbasis
-from training.models.recall_base import popularity_bias
+from training.models.recall_base import popularity_bias, recent_popularity
 
 ADVICE = "raise mf.regularisation or mf.all_weight"
 INITIAL_SPREAD = 0.1
@@ -45,11 +45,13 @@ def fit_mf(dataset: Dataset, events: Events, settings: Settings, *, seed: int, p
     by_user, by_item = Interactions.both_ways(histories.starts, histories.item_rows, weights, dataset.n_items)
     objective = Objective(chosen.all_weight, chosen.regularisation, chosen.frequency_power)
     items, spectrum = _alternate(by_user, by_item, objective, chosen, settings.train.device, seed, progress)
+    recent = recent_popularity(events, dataset.n_items, settings.recall.popularity_half_life_days)
     vectors = torch.zeros(dataset.n_items + 1, chosen.dimension)
     vectors[:-1] = torch.from_numpy(items)
     return MfRecall(
         vectors,
         torch.from_numpy(popularity_bias(by_item.mass, chosen.popularity)),
+        torch.from_numpy(popularity_bias(recent, 1.0)),
         torch.from_numpy(spectrum),
         weighting=weighting,
         regularisation=objective.regularisation,

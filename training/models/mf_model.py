@@ -26,6 +26,7 @@ class MfRecall(RecallModel):
     Args:
         item_vectors: float32 ``(I + 1, D)`` in the eigenbasis, last row zero.
         item_bias: float32 ``(I + 1,)``.
+        empty_bias: float32 ``(I + 1,)``.
         spectrum: float32 ``(D,)``, the diagonal of ``a0 Y'Y``.
         weighting: How events are weighted.
         regularisation: ``reg``.
@@ -41,6 +42,7 @@ class MfRecall(RecallModel):
         self,
         item_vectors: torch.Tensor,
         item_bias: torch.Tensor,
+        empty_bias: torch.Tensor,
         spectrum: torch.Tensor,
         *,
         weighting: EventWeighting,
@@ -49,7 +51,7 @@ class MfRecall(RecallModel):
         all_items_mass: float,
         candidates: int,
     ) -> None:
-        super().__init__(item_vectors, item_bias, candidates)
+        super().__init__(item_vectors, item_bias, empty_bias, candidates)
         self.register_buffer("spectrum", spectrum.float().contiguous())
         self.weighting = weighting
         self.regularisation = regularisation
@@ -92,6 +94,7 @@ class MfRecall(RecallModel):
         return cls(
             tensors["item_vectors"],
             tensors["item_bias"],
+            tensors["empty_bias"],
             tensors["spectrum"],
             weighting=EventWeighting(**facts["weighting"]),
             regularisation=facts["regularisation"],

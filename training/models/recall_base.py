@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from core.dataset import Events
+from core.histories import SECONDS_PER_DAY
 from core.tensors import MASKED
 
 UNSEEN = -64.0
@@ -20,12 +22,14 @@ ROW_STEP = 2.0**-16
 class RecallModel(nn.Module):
     """Base of the recall models; the module is the served graph.
 
-    Scores are ``user_vectors @ item_vectors.T + item_bias``: an empty history has the zero vector and gets the order
-    of the bias, which follows popularity. No two biases are equal, so that order has no ties.
+    Scores are ``user_vectors @ item_vectors.T + item_bias``. An empty history has the zero vector and is ordered by
+    ``empty_bias`` instead, the log of recent popularity, in which no two items tie: new users want what is popular
+    now, returning users what is popular with those who return.
 
     Args:
         item_vectors: float32 ``(I + 1, D)``, last row zero.
         item_bias: float32 ``(I + 1,)``, last entry ``MASKED``: padding is never recommended.
+        empty_bias: float32 ``(I + 1,)``, likewise.
         candidates: K; at most I are returned.
     """
 
@@ -34,13 +38,17 @@ class RecallModel(nn.Module):
 
     item_vectors: torch.Tensor
     item_bias: torch.Tensor
+    empty_bias: torch.Tensor
 
-    def __init__(self, item_vectors: torch.Tensor, item_bias: torch.Tensor, candidates: int) -> None:
+    def __init__(
+        self, item_vectors: torch.Tensor, item_bias: torch.Tensor, empty_bias: torch.Tensor, candidates: int
+    ) -> None:
         super().__init__()
         self.n_items = item_vectors.shape[0] - 1
         self.candidates = min(candidates, self.n_items)
         self.register_buffer("item_vectors", item_vectors.float().contiguous())
         self.register_buffer("item_bias", item_bias.float().contiguous())
+        self.register_buffer("empty_bias", empty_bias.float().contiguous())
 
     @property
     def dimension(self) -> int:
@@ -62,7 +70,9 @@ class RecallModel(nn.Module):
 
     def scores(self, rows: torch.Tensor, ages: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         """Scores of the whole catalogue, float32 ``(B, I + 1)``, seen items included; the last column is ``MASKED``."""
-        return self.user_vectors(rows, ages, values) @ self.item_vectors.T + self.item_bias
+        filled = (rows != self.n_items).to(ages.dtype).amax(dim=1, keepdim=True)  # (B, 1), 0 or 1
+        bias = filled * self.item_bias + (1 - filled) * self.empty_bias
+        return self.user_vectors(rows, ages, values) @ self.item_vectors.T + bias
 
     def forward(
         self,
@@ -86,6 +96,17 @@ class RecallModel(nn.Module):
         allowed = scores.scatter(1, exclude_rows, MASKED)  # not reducing: TensorRT-RTX has no ScatterElements reduction
         best, rows = torch.topk(allowed, self.candidates, dim=1)
         return rows, best
+
+
+def recent_popularity(events: Events, n_items: int, half_life_days: float) -> np.ndarray:
+    """Events of each item, an event counting half for each ``half_life_days`` before the newest one.
+
+    Returns:
+        float64 ``(I,)``; 0 for items without events and for no others. Plain counts where the data has no times.
+    """
+    ages = (events.timestamps.max(initial=0) - events.timestamps) / SECONDS_PER_DAY
+    weights = np.maximum(np.exp2(-ages / half_life_days), 1e-300)
+    return np.bincount(events.item_rows, weights, minlength=n_items)
 
 
 def popularity_bias(popularity: np.ndarray, strength: float) -> np.ndarray:

@@ -48,10 +48,16 @@ def dataset() -> Dataset:
     return block_dataset()
 
 
+def started(dataset: Dataset) -> GatNetwork:
+    """The network before training."""
+    counts = np.bincount(dataset.events.of_splits(FIT).item_rows, minlength=dataset.n_items)
+    return start_network(dataset.histories(FIT), counts, SETTINGS, seed=0)
+
+
 @pytest.fixture
 def network(dataset: Dataset) -> GatNetwork:
     """A network whose every scalar is away from its start."""
-    network = start_network(dataset.histories(FIT), dataset.n_items, SETTINGS, seed=0)
+    network = started(dataset)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in (*network.scalars.parameters(), *network.items.parameters(), network.length_scale):
@@ -70,7 +76,7 @@ def whole_histories(dataset: Dataset) -> TensorBatch:
 
 
 def test_served_attention_equals_message_passing(dataset: Dataset, network: GatNetwork) -> None:
-    model = served_form(network, np.ones(dataset.n_items, bool), 20)
+    model = served_form(network, np.ones(dataset.n_items), 20)
     padded = as_tensors(pad(dataset.histories(FIT), dataset.n_items))[:3]
     empty = empty_requests(dataset, 1)[0]
     padded[0][1], padded[1][1], padded[2][1] = empty[0, 0], 0, 0
@@ -82,7 +88,7 @@ def test_served_attention_equals_message_passing(dataset: Dataset, network: GatN
 
 
 def test_attention_adds_up_to_one_and_spares_padding(dataset: Dataset, network: GatNetwork) -> None:
-    model = served_form(network, np.ones(dataset.n_items, bool), 20)
+    model = served_form(network, np.ones(dataset.n_items), 20)
     rows, ages, values, _ = as_tensors(pad(dataset.histories(FIT), dataset.n_items))
     weights = model.attention(rows, ages, values)
     torch.testing.assert_close(weights.sum(1), torch.ones(len(rows)))
@@ -90,7 +96,7 @@ def test_attention_adds_up_to_one_and_spares_padding(dataset: Dataset, network: 
 
 
 def test_attention_of_empty_history_is_zero(dataset: Dataset, network: GatNetwork) -> None:
-    model = served_form(network, np.ones(dataset.n_items, bool), 20)
+    model = served_form(network, np.ones(dataset.n_items), 20)
     assert (model.attention(*empty_requests(dataset, 2)[:3]) == 0).all()
 
 
@@ -123,7 +129,7 @@ def test_temperature_moves_attention_towards_similar_items(network: GatNetwork) 
 
 
 def test_one_batch_can_be_learned_by_heart(dataset: Dataset) -> None:
-    network = start_network(dataset.histories(FIT), dataset.n_items, SETTINGS, seed=0)
+    network = started(dataset)
     source = ExampleSource(dataset.histories(FIT), SETTINGS, dataset.has_times)
     rng = np.random.default_rng(0)
     batch = TensorBatch.of(next(source.batches(source.draw(rng), rng)), "cpu")
@@ -168,7 +174,7 @@ def test_every_user_weighs_the_same_however_many_targets(dataset: Dataset, netwo
 
 
 def test_start_network_scores_like_the_low_pass_filter(dataset: Dataset) -> None:
-    network = start_network(dataset.histories(FIT), dataset.n_items, SETTINGS, seed=0)
-    model = served_form(network, np.ones(dataset.n_items, bool), 20)
+    network = started(dataset)
+    model = served_form(network, np.ones(dataset.n_items), 20)
     assert isinstance(model, GatRecall)
     assert ndcg(dataset, model) > 1.5 * popularity_ndcg(dataset)

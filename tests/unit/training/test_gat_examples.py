@@ -99,3 +99,17 @@ def test_events_without_times_are_shuffled_each_epoch() -> None:
 def test_limit_of_users_per_epoch_holds(dataset: Dataset) -> None:
     cuts = source_of(dataset, max_users_per_epoch=10).draw(np.random.default_rng(0))
     assert len(np.unique(cuts.users)) == 10
+
+
+def test_popularity_counts_returns_fully_and_first_sessions_little(dataset: Dataset) -> None:
+    found = source_of(dataset, random_cut_weight=0.25).popularity(dataset.n_items)
+    histories = dataset.histories(FIT)
+    place = np.arange(len(histories.item_rows)) % (2 * SESSION_EVENTS)  # newest first: the second session leads
+    expected = np.bincount(histories.item_rows, np.where(place < SESSION_EVENTS, 1, 0.25), dataset.n_items)
+    np.testing.assert_allclose(found, expected)
+
+
+def test_popularity_counts_all_alike_when_nobody_returned() -> None:
+    dataset = block_dataset(sessions=1)
+    counts = np.bincount(dataset.events.item_rows, minlength=dataset.n_items)
+    np.testing.assert_allclose(source_of(dataset, random_cut_weight=0.25).popularity(dataset.n_items), 0.25 * counts)

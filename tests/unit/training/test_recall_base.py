@@ -6,8 +6,10 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core.dataset import Events
+from core.histories import SECONDS_PER_DAY
 from core.tensors import MASKED
-from training.models.recall_base import UNSEEN, popularity_bias, without_ties
+from training.models.recall_base import UNSEEN, popularity_bias, recent_popularity, without_ties
 
 
 @given(st.lists(st.sampled_from([-3.5, -1e-30, 0.0, 1e-40, 0.5, 2.0, 1e10]), max_size=50))
@@ -41,3 +43,30 @@ def test_unseen_items_lie_below_unseen_and_padding_is_masked() -> None:
 
 def test_zero_strength_still_orders_empty_histories_by_popularity() -> None:
     assert list(np.argsort(-popularity_bias(np.array([1, 50, 7]), 0.0))[:3]) == [1, 2, 0]
+
+
+def test_recent_popularity_halves_with_age() -> None:
+    found = recent_popularity(events_at([0, 0, 1, 2], [0, 30, 60, 60]), 4, 30.0)
+    np.testing.assert_allclose(found, [0.75, 1, 1, 0])
+
+
+def test_recent_popularity_is_the_count_when_there_are_no_times() -> None:
+    np.testing.assert_allclose(recent_popularity(events_at([0, 0, 2], [0, 0, 0]), 3, 30.0), [2, 0, 1])
+
+
+def test_recent_popularity_of_ancient_items_stays_above_unseen_ones() -> None:
+    found = recent_popularity(events_at([0, 1], [0, 1_000_000]), 3, 1.0)
+    assert found[0] > 0
+    assert found[2] == 0
+
+
+def events_at(items: list[int], days: list[float]) -> Events:
+    count = len(items)
+    return Events(
+        np.zeros(count, np.int32),
+        np.array(items, np.int32),
+        np.array(days) * SECONDS_PER_DAY,
+        np.zeros(count, np.float32),
+        np.zeros(count, np.float32),
+        np.zeros(count, np.uint8),
+    )
