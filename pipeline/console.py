@@ -38,7 +38,8 @@ class Terminal:
             TimeElapsedColumn(),
             TextColumn("{task.fields[note]}"),
         )
-        with RichBars(*columns, console=self.console, transient=True) as bars:
+        shown = self.console.is_terminal  # a log file gets the summary lines only
+        with RichBars(*columns, console=self.console, transient=True, disable=not shown) as bars:
             yield _RichBar(bars, total, label)
 
     def bar(self, label: str, total: int) -> AbstractContextManager[Bar]:

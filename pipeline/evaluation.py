@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.table import Table
 
 from core.artifacts import latest_artifact, parent_artifact, write_json
@@ -52,11 +53,14 @@ def evaluate_release(settings: Settings, split: str, json_file: Path | None, ter
 def as_table(report: dict[str, Any], ks: tuple[int, ...]) -> Table:
     """The report's main figures for warm users."""
     users = report["users"]
-    table = Table(title=f"{report['release']} on {report['split']}: {users['warm']} warm users of {users['all']}")
+    table = Table(
+        box=box.SIMPLE, title=f"{report['release']} on {report['split']}: {users['warm']} warm users of {users['all']}"
+    )
     columns = [f"ndcg@{ks[0]}", *(f"recall@{k}" for k in ks), f"hit@{ks[0]}"]
-    table.add_column("stage")
-    for name in (columns[0], "± se", *columns[1:], f"coverage@{ks[0]}"):
-        table.add_column(name, justify="right")
+    table.add_column("stage", no_wrap=True)
+    short = [name.replace("recall", "R").replace("ndcg", "NDCG") for name in columns]
+    for name in (short[0], "± se", *short[1:], f"cover@{ks[0]}"):
+        table.add_column(name, justify="right", no_wrap=True)
     for stage in STAGES:
         warm, beyond = report["models"][stage]["warm"], report["models"][stage]["beyond"]
         table.add_row(
