@@ -10,7 +10,8 @@ Order and rules, so that what a model may have seen is never what it is asked fo
 4. The k-core counts the events that are left.
 
 A scorer that reads the raw file, masks what occurs in train or valid and drops it from the truth of test comes to the
-same truth, with the k-core off: a pair is in the test split here exactly if all of its events are test events.
+same truth, with the k-core off: a pair is in the test split here exactly if all of its events are test events. Only a
+scorer that masks train alone differs, and only in pairs that occur in valid and again in test: for it they are truth.
 """
 
 from __future__ import annotations

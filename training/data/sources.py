@@ -35,6 +35,15 @@ def read_source(settings: DataSettings, var: Path, now: datetime, progress: Prog
         DataError: The data cannot be used.
     """
     source = settings.source
+    stray = [name for name in ("events", "items", "users") if getattr(settings, name) is not None]
+    if stray and source != "files":
+        raise SettingsError(
+            f"data.{stray[0]} is set, but the source is another one",
+            where="data.source",
+            expected="files",
+            found=source,
+            next_step="add --set data.source=files",
+        )
     if source == "synthetic":
         return _synthetic(settings)
     if source == "files":

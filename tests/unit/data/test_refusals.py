@@ -230,6 +230,7 @@ def test_items_table_is_checked_like_events(tmp_path: Path) -> None:
     [
         ({"source": "movielens"}, "data.source"),
         ({"events": None}, "data.events"),
+        ({"source": "synthetic", "events": "events.csv"}, "data.source"),
         ({"train_until": 0.9, "valid_until": 0.8}, "data.train_until"),
         ({"source": "synthetic", "synthetic_users": 10, "synthetic_items": 10}, "data.synthetic_events"),
     ],
