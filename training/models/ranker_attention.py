@@ -35,14 +35,6 @@ class HistoryView:
     events: Tensor
 
 
-@dataclass(frozen=True)
-class Similarities:
-    """Cosines between candidates and past items, ``(B, C, L)``; 0 where padded."""
-
-    vectors: Tensor
-    content: Tensor
-
-
 POOLED = 5
 """Features that the attention gives per candidate."""
 
@@ -56,30 +48,52 @@ def view_history(rows: Tensor, ages: Tensor, values: Tensor, n_items: int) -> Hi
 
 
 class TargetAttention(nn.Module):
-    """Attention of each candidate over the user's past events."""
+    """Attention of each candidate over the user's past events.
 
-    def __init__(self) -> None:
+    Everything over candidates x history is one product before the softmax and one after it: temperatures, event terms
+    and the mask ride along as columns of its factors.
+
+    Args:
+        dimension: D, the leading columns of the item keys, whose product is the similarity by recall; the others give
+            the content match.
+    """
+
+    def __init__(self, dimension: int) -> None:
         super().__init__()
+        self.dimension = dimension
         self.temperature = nn.Parameter(torch.tensor(1.0))
         self.content_temperature = nn.Parameter(torch.tensor(0.0))
         self.event_hidden = nn.Linear(4, 8)
         self.event_out = nn.Linear(8, 1)
 
-    def weights(self, similarities: Similarities, history: HistoryView) -> Tensor:
-        """Attention weights ``(B, C, L)``: they sum to 1 over events, and are all 0 for an empty history."""
-        event = EVENT_RANGE * torch.tanh(self.event_out(torch.tanh(self.event_hidden(history.events))))  # (B, L, 1)
-        logits = (
-            (SMALLEST_TEMPERATURE + F.softplus(self.temperature)) * similarities.vectors
-            + F.softplus(self.content_temperature) * similarities.content
-            + event.transpose(1, 2)
-        )
-        mask = history.mask.unsqueeze(1)
-        logits = torch.where(mask, logits, torch.full_like(logits, MASKED_LOGIT))
-        weights = torch.softmax(logits, -1)
-        return weights * mask.to(weights.dtype)  # only an empty history has weight on padding
+    def weights(self, queries: Tensor, keys: Tensor, history: HistoryView) -> Tensor:
+        """Attention weights ``(B, C, L)``: sum 1 over events; uniform over padding, to be ignored, without any event.
 
-    def forward(self, similarities: Similarities, history: HistoryView) -> Tensor:
-        """Pooled features ``(B, C, POOLED)``: attended similarity, content match, short and long recency, value."""
-        weights = self.weights(similarities, history)
-        attended = [(weights * similarities.vectors).sum(-1), (weights * similarities.content).sum(-1)]
-        return torch.cat([torch.stack(attended, -1), weights @ history.events[..., 1:]], -1)
+        Args:
+            queries: Item keys of the candidates ``(B, C, D + E)``.
+            keys: Item keys of the past ``(B, L, D + E)``.
+            history: The past.
+        """
+        event = EVENT_RANGE * torch.tanh(self.event_out(torch.tanh(self.event_hidden(history.events))))  # (B, L, 1)
+        event = torch.where(history.mask.unsqueeze(-1), event, torch.full_like(event, MASKED_LOGIT))
+        scaled = [
+            queries[..., : self.dimension] * (SMALLEST_TEMPERATURE + F.softplus(self.temperature)),
+            queries[..., self.dimension :] * F.softplus(self.content_temperature),
+            torch.ones_like(queries[..., :1]),
+        ]
+        return torch.softmax(torch.cat(scaled, -1) @ torch.cat([keys, event], -1).transpose(1, 2), -1)
+
+    def forward(self, queries: Tensor, keys: Tensor, history: HistoryView) -> Tensor:
+        """Pooled features ``(B, C, POOLED)``, 0 for an empty history; arguments as in :meth:`weights`.
+
+        In order: attended similarity, content match, short-term recency, long-term recency and value.
+        """
+        pooled = self.weights(queries, keys, history) @ torch.cat([keys, history.events[..., 1:]], -1)
+        matched = pooled[..., : queries.shape[-1]] * queries
+        parts = [
+            matched[..., : self.dimension].sum(-1, keepdim=True),
+            matched[..., self.dimension :].sum(-1, keepdim=True),
+            pooled[..., queries.shape[-1] :],
+        ]
+        known = history.mask.any(1).to(queries.dtype)[:, None, None]
+        return torch.cat(parts, -1) * known

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.models.ranker_attention import HistoryView, Similarities
+from training.models.ranker_attention import HistoryView
 from training.models.ranker_merge import Merged
 from training.models.ranker_shape import STATISTICS, RankerShape
 
@@ -22,21 +22,20 @@ class ItemTables(nn.Module):
     """What the ranker looks up by item row. A new fit brings new tables to the same weights.
 
     Args:
-        vectors: ``(I + 1, D)`` recall's item vectors of any length; stored with length 1, zero stays zero.
-        content: ``(I + 1, C)`` attribute vectors of length 1 or 0.
+        vectors: ``(I + 1, D)`` recall's item vectors of any length, last row zero; stored with length 1.
+        content: ``(I + 1, E)`` attribute vectors of length 1 or 0. Vectors and content side by side are the keys.
         statistics: ``(I + 1, S)``, standardised over items, see ``STATISTICS``.
         codes: int64 ``(I + 1, F)`` attribute codes, row I unknown; F at least 1.
     """
 
-    vectors: Tensor
-    content: Tensor
+    keys: Tensor
     statistics: Tensor
     codes: Tensor
 
     def __init__(self, vectors: Tensor, content: Tensor, statistics: Tensor, codes: Tensor) -> None:
         super().__init__()
-        self.register_buffer("vectors", F.normalize(vectors.detach().float(), dim=1))
-        self.register_buffer("content", content.float())
+        self.dimension = vectors.shape[1]
+        self.register_buffer("keys", torch.cat([F.normalize(vectors.detach().float(), dim=1), content.float()], 1))
         self.register_buffer("statistics", statistics.float())
         self.register_buffer("codes", codes.long())
 
@@ -53,36 +52,22 @@ class ItemTables(nn.Module):
         )
 
 
-def similarities_of(tables: ItemTables, rows: Tensor, history_rows: Tensor) -> Similarities:
-    """Cosines of candidates ``(B, C)`` with past items ``(B, L)``; the padding row is zero, and so are its cosines."""
-    return Similarities(
-        F.embedding(rows, tables.vectors) @ F.embedding(history_rows, tables.vectors).transpose(1, 2),
-        F.embedding(rows, tables.content) @ F.embedding(history_rows, tables.content).transpose(1, 2),
-    )
-
-
-def candidate_features(tables: ItemTables, merged: Merged, history: HistoryView, similarities: Similarities) -> Tensor:
+def candidate_features(tables: ItemTables, merged: Merged, history: HistoryView) -> Tensor:
     """Features without trained weights, ``(B, C, CANDIDATE_FEATURES + USER_STATISTICS)``; computed once for training.
 
     In order: both scores, presence and rank discounts; item statistics; the two popularities against the mean of
     the user's past; highest and mean similarity, mean content match; history length, age span and mean value.
     """
-    present = history.mask.to(similarities.vectors.dtype)  # (B, L)
-    count = present.sum(1, keepdim=True)
-    share = (present / count.clamp(min=1)).unsqueeze(-1)  # (B, L, 1)
+    queries, keys = F.embedding(merged.rows, tables.keys), F.embedding(history.rows, tables.keys)
+    present = history.mask.to(queries.dtype).unsqueeze(-1)  # (B, L, 1)
+    count = present.sum(1)  # (B, 1)
+    share = present / count.clamp(min=1).unsqueeze(1)
+    known = count.clamp(max=1).unsqueeze(1)  # (B, 1, 1), 0 for an empty history
     statistics = F.embedding(merged.rows, tables.statistics)
     past = F.embedding(history.rows, tables.statistics)[..., :STATISTICS_OF_HISTORY]
-    habit = (past * share).sum(1, keepdim=True)
-    known = count.unsqueeze(1).clamp(max=1)  # 0 for an empty history
-    closest = torch.where(
-        history.mask.unsqueeze(1), similarities.vectors, torch.full_like(similarities.vectors, -1)
-    ).amax(-1, keepdim=True)
+    centre = queries * (keys * share).sum(1, keepdim=True)
     user = torch.cat(
-        [
-            torch.log1p(count),
-            history.events[..., 0].amax(1, keepdim=True),
-            (history.events[..., 3:] * share).sum(1),
-        ],
+        [torch.log1p(count), history.events[..., 0].amax(1, keepdim=True), (history.events[..., 3:] * share).sum(1)],
         -1,
     )  # (B, 3)
     return torch.cat(
@@ -91,11 +76,18 @@ def candidate_features(tables: ItemTables, merged: Merged, history: HistoryView,
             merged.present,
             merged.discounts,
             statistics,
-            (statistics[..., :STATISTICS_OF_HISTORY] - habit) * known,
-            closest * known,
-            similarities.vectors @ share,
-            similarities.content @ share,
+            (statistics[..., :STATISTICS_OF_HISTORY] - (past * share).sum(1, keepdim=True)) * known,
+            _closest(queries[..., : tables.dimension], keys[..., : tables.dimension], present) * known,
+            centre[..., : tables.dimension].sum(-1, keepdim=True),
+            centre[..., tables.dimension :].sum(-1, keepdim=True),
             user.unsqueeze(1).expand(-1, merged.rows.shape[1], -1),
         ],
         -1,
     )
+
+
+def _closest(queries: Tensor, keys: Tensor, present: Tensor) -> Tensor:
+    """Highest cosine with any past item ``(B, C, 1)``; padding counts as -2."""
+    extended = torch.cat([queries, torch.ones_like(queries[..., :1])], -1)
+    similarity = extended @ torch.cat([keys, 2 * present - 2], -1).transpose(1, 2)
+    return similarity.amax(-1, keepdim=True)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from core.tensors import EXPLANATIONS, MASKED
-from training.models.ranker_attention import POOLED, HistoryView, Similarities, TargetAttention, view_history
+from training.models.ranker_attention import POOLED, HistoryView, TargetAttention, view_history
 from training.models.ranker_attributes import AttributeEmbedding
 from training.models.ranker_features import (
     CANDIDATE_FEATURES,
@@ -17,7 +17,6 @@ from training.models.ranker_features import (
     USER_STATISTICS,
     ItemTables,
     candidate_features,
-    similarities_of,
 )
 from training.models.ranker_merge import merge
 from training.models.ranker_network import RankingNetwork
@@ -46,7 +45,7 @@ class Ranker(nn.Module):
         self.tables = tables
         self.item_attributes = AttributeEmbedding(shape.item_columns, shape.embedding)
         self.user_attributes = AttributeEmbedding(shape.user_columns, shape.embedding)
-        self.attention = TargetAttention()
+        self.attention = TargetAttention(shape.dimension)
         width = CANDIDATE_FEATURES + USER_STATISTICS + POOLED
         width += self.item_attributes.width + self.user_attributes.width
         self.network = RankingNetwork(width, shape.cross_layers, shape.hidden, shape.dropout)
@@ -80,9 +79,9 @@ class Ranker(nn.Module):
         """
         merged = merge(mf_rows, mf_scores, gat_rows, gat_scores)
         history = view_history(history_rows, history_ages, history_values, self.shape.n_items)
-        similarities = similarities_of(self.tables, merged.rows, history.rows)
-        features = candidate_features(self.tables, merged, history, similarities)
-        scores = self.score(self.tables, merged.rows, merged.scores, features, similarities, history, user_features)
+        features = candidate_features(self.tables, merged, history)
+        scores = (merged.scores * self.blend).sum(-1)
+        scores = scores + self.strength * self.correction(self.tables, merged.rows, features, history, user_features)
         scores = torch.where(merged.valid, scores, torch.full_like(scores, MASKED))
         ordered, places = _sort(scores)
         ranked_scores, places = ordered[:, : self.shape.returned], places[:, : self.shape.returned]
@@ -91,43 +90,22 @@ class Ranker(nn.Module):
         ranked_rows = torch.where(found, rows, torch.full_like(rows, self.shape.n_items))
         return ranked_rows, ranked_scores, *self._reasons(ranked_rows, found, history)
 
-    def score(
-        self,
-        tables: ItemTables,
-        rows: Tensor,
-        source_scores: Tensor,
-        features: Tensor,
-        similarities: Similarities,
-        history: HistoryView,
-        user_features: Tensor,
+    def correction(
+        self, tables: ItemTables, rows: Tensor, features: Tensor, history: HistoryView, user_features: Tensor
     ) -> Tensor:
-        """Scores ``(B, C)`` of merged candidates, masked ones not yet masked.
+        """What the network adds to the blend, ``(B, C)``, masked candidates not yet masked.
 
         Args:
             tables: Item tables of the fit that made the candidates.
             rows: ``(B, C)``.
-            source_scores: ``(B, C, 2)``, see :class:`Merged`.
             features: From :func:`candidate_features`.
-            similarities: From :func:`similarities_of`.
             history: The users' past.
             user_features: Codes ``(B, F)``.
         """
-        blend: Tensor = (source_scores * self.blend).sum(-1)
-        return blend + self.strength * self.correction(tables, rows, features, similarities, history, user_features)
-
-    def correction(
-        self,
-        tables: ItemTables,
-        rows: Tensor,
-        features: Tensor,
-        similarities: Similarities,
-        history: HistoryView,
-        user_features: Tensor,
-    ) -> Tensor:
-        """What the network adds to the blend, ``(B, C)``; arguments as in :meth:`score`."""
+        queries, keys = F.embedding(rows, tables.keys), F.embedding(history.rows, tables.keys)
         parts = [
             (features - self.feature_mean) / self.feature_scale,
-            self.attention(similarities, history),
+            self.attention(queries, keys, history),
             self.item_attributes(F.embedding(rows, tables.codes)),
             self.user_attributes(user_features).unsqueeze(1).expand(-1, rows.shape[1], -1),
         ]
@@ -135,8 +113,9 @@ class Ranker(nn.Module):
         return correction
 
     def _reasons(self, ranked_rows: Tensor, found: Tensor, history: HistoryView) -> tuple[Tensor, Tensor]:
-        weights = self.attention.weights(similarities_of(self.tables, ranked_rows, history.rows), history)  # (B, R, L)
-        weights = weights * found.unsqueeze(-1).to(weights.dtype)
+        queries, keys = F.embedding(ranked_rows, self.tables.keys), F.embedding(history.rows, self.tables.keys)
+        weights = self.attention.weights(queries, keys, history)  # (B, R, L)
+        weights = weights * (found.unsqueeze(-1) & history.mask.unsqueeze(1)).to(weights.dtype)
         top, places = torch.topk(weights, EXPLANATIONS, dim=-1)
         past = history.rows.unsqueeze(1).expand(-1, ranked_rows.shape[1], -1).gather(2, places)
         return torch.where(top > 0, past, torch.full_like(past, self.shape.n_items)), top

@@ -13,7 +13,7 @@ from core.progress import SILENT, Progress
 from core.sections import RankerSettings
 from training.models.ranker import Ranker
 from training.ranking.examples import Examples
-from training.ranking.scoring import by_blend, by_ranker, mean_auc, mean_loss, ndcg_of_users
+from training.ranking.scoring import by_blend, by_network, mean_auc, mean_loss, ndcg_of_users, scores_of
 from training.ranking.training import train_network
 
 BLEND_SHARES = tuple(round(share / 10, 1) for share in range(11))
@@ -49,13 +49,17 @@ def choose_blend(examples: tuple[Examples, ...]) -> tuple[float, float]:
     The scale is the one with the lowest listwise loss.
     """
     means = [
-        np.concatenate([ndcg_of_users(by_blend((share, 1 - share)), part) for part in examples]).mean()
+        np.concatenate([ndcg_of_users(scores_of(by_blend((share, 1 - share)), part), part) for part in examples]).mean()
         for share in BLEND_SHARES
     ]
     best = max(range(len(means)), key=lambda place: (means[place], -abs(BLEND_SHARES[place] - 0.5)))
     share = BLEND_SHARES[best]
+    even = [scores_of(by_blend((share, 1 - share)), part) for part in examples]
     losses = [
-        sum(mean_loss(by_blend((scale * share, scale * (1 - share))), part) * len(part) for part in examples)
+        sum(
+            mean_loss([scale * scores for scores in of_part], part) * len(part)
+            for of_part, part in zip(even, examples, strict=True)
+        )
         for scale in BLEND_SCALES
     ]
     scale = BLEND_SCALES[int(np.argmin(losses))]
@@ -76,16 +80,17 @@ def choose_network(
     A gain below one standard error counts as none: with few users the best of many tries is mostly luck.
     """
     trial = copy.deepcopy(ranker)
-    blend = ndcg_of_users(by_blend(ranker.blend.tolist()), decide)
+    blended = scores_of(by_blend(ranker.blend.tolist()), decide)
+    base = ndcg_of_users(blended, decide)
     choices: list[Choice] = []
 
     def look(epoch: int) -> None:
+        corrections = scores_of(by_network(trial), decide)
         for strength in STRENGTHS:
-            trial.strength.fill_(strength)
-            gains = ndcg_of_users(by_ranker(trial), decide) - blend
-            choices.append(
-                Choice(epoch, strength, float(gains.mean()), standard_error(gains), mean_auc(by_ranker(trial), decide))
-            )
+            scores = [before + strength * more for before, more in zip(blended, corrections, strict=True)]
+            gains = ndcg_of_users(scores, decide) - base
+            auc = mean_auc(scores, decide)
+            choices.append(Choice(epoch, strength, float(gains.mean()), standard_error(gains), auc))
 
     train_network(
         trial, (teach,), settings, epochs=settings.epochs, generator=generator, progress=progress, after_epoch=look

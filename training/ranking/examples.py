@@ -14,8 +14,8 @@ from core.histories import Histories, PaddedHistories, pad
 from core.metrics import Truth, hits, truth_of
 from core.progress import SILENT, Progress
 from training.models.ranker import ItemTables
-from training.models.ranker_attention import HistoryView, Similarities, view_history
-from training.models.ranker_features import candidate_features, similarities_of
+from training.models.ranker_attention import HistoryView, view_history
+from training.models.ranker_features import candidate_features
 from training.models.ranker_merge import merge
 from training.models.recall_base import RecallModel
 from training.ranking.windows import Window
@@ -72,10 +72,6 @@ class Batch:
             self.features[index],
             self.labels[index],
         )
-
-    def similarities(self) -> Similarities:
-        """Cosines with the past, not kept: they would take candidates x history cells for every user."""
-        return similarities_of(self.tables, self.rows, self.history.rows)
 
 
 @dataclass(frozen=True)
@@ -143,7 +139,6 @@ def _batch(
     history = view_history(
         torch.from_numpy(padded.rows), torch.from_numpy(padded.ages), torch.from_numpy(padded.values), dataset.n_items
     )
-    similarities = similarities_of(tables, merged.rows, history.rows)
     labels = hits(merged.rows.numpy(), truth) & merged.valid.numpy()
     return Batch(
         tables,
@@ -153,7 +148,7 @@ def _batch(
         merged.valid,
         merged.scores,
         merged.present,
-        candidate_features(tables, merged, history, similarities),
+        candidate_features(tables, merged, history),
         torch.from_numpy(labels).float(),
     )
 

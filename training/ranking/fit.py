@@ -22,7 +22,7 @@ from training.models.ranker import ItemTables, Ranker, RankerShape
 from training.models.ranker_features import SOURCES
 from training.ranking.choosing import Choice, choose_blend, choose_network
 from training.ranking.examples import Examples, RecallPair, build_examples
-from training.ranking.scoring import by_blend, by_source, mean_auc, ndcg_of_users
+from training.ranking.scoring import by_blend, by_source, mean_auc, ndcg_of_users, scores_of
 from training.ranking.tables import item_tables
 from training.ranking.training import train_network
 from training.ranking.windows import Window, is_liked, label_windows
@@ -127,8 +127,8 @@ def _shape(dataset: Dataset, settings: Settings, tables: ItemTables, recall: Rec
         n_items=dataset.n_items,
         candidates=candidates,
         returned=min(settings.serving.max_k, candidates),
-        dimension=tables.vectors.shape[1],
-        content_dimension=tables.content.shape[1],
+        dimension=tables.dimension,
+        content_dimension=tables.keys.shape[1] - tables.dimension,
         item_columns=dataset.item_features.columns,
         user_columns=dataset.user_features.columns,
         embedding=settings.ranker.embedding,
@@ -147,8 +147,9 @@ def _new_ranker(shape: RankerShape, tables: ItemTables, seed: int) -> Ranker:
 def _metrics(ranker: Ranker, later: Examples, choice: Choice) -> dict[str, Any]:
     """The later window's figures; ``ranker`` is the trial that had not seen this window, or the blend."""
     blend = ranker.blend.tolist()
-    blended = float(ndcg_of_users(by_blend(blend), later).mean())
-    mf, gat = (float(ndcg_of_users(by_source(source), later).mean()) for source in range(SOURCES))
+    scores = scores_of(by_blend(blend), later)
+    blended, auc = float(ndcg_of_users(scores, later).mean()), mean_auc(scores, later)
+    mf, gat = (float(ndcg_of_users(scores_of(by_source(source), later), later).mean()) for source in range(SOURCES))
     return {
         "users": len(later),
         "ndcg@10_mf": round(mf, 5),
@@ -157,8 +158,8 @@ def _metrics(ranker: Ranker, later: Examples, choice: Choice) -> dict[str, Any]:
         "ndcg@10_ranker": round(blended + (choice.gain if choice.strength else 0.0), 5),
         "network_gain": round(choice.gain, 5),
         "network_gain_standard_error": round(choice.standard_error, 5),
-        "auc_blend": round(mean_auc(by_blend(blend), later), 5),
-        "auc_ranker": round(choice.auc if choice.strength else mean_auc(by_blend(blend), later), 5),
+        "auc_blend": round(auc, 5),
+        "auc_ranker": round(choice.auc if choice.strength else auc, 5),
         "blend_mf": round(blend[0], 5),
         "blend_gat": round(blend[1], 5),
         "strength": choice.strength,

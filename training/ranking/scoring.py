@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from core.metrics import hits, ndcg
 from core.tensors import MASKED
@@ -16,11 +17,13 @@ from training.ranking.examples import Batch, Examples
 CUTOFF = 10
 Scorer = Callable[[Batch], Tensor]
 """Batch to scores ``(B, C)``."""
+Scores = Sequence[Tensor]
+"""Scores ``(B, C)`` of each batch of the examples, masked candidates at MASKED."""
 
 
-def by_blend(weights: Iterable[float]) -> Scorer:
+def by_blend(weights: Sequence[float]) -> Scorer:
     """Scores by fixed weights on the two standardised recall scores."""
-    fixed = torch.tensor(list(weights), dtype=torch.float32)
+    fixed = torch.tensor(weights, dtype=torch.float32)
     return lambda batch: (batch.source_scores * fixed).sum(-1)
 
 
@@ -29,16 +32,15 @@ def by_source(source: int) -> Scorer:
     return lambda batch: torch.where(batch.present[..., source] > 0, batch.source_scores[..., source], MASKED)
 
 
-def by_ranker(ranker: Ranker) -> Scorer:
-    """The ranker's own scores."""
-    return lambda batch: (batch.source_scores * ranker.blend).sum(-1) + ranker.strength * correction(ranker, batch)
+def by_network(ranker: Ranker) -> Scorer:
+    """What the network adds to the blend."""
+    return lambda batch: ranker.correction(batch.tables, batch.rows, batch.features, batch.history, batch.user_features)
 
 
-def correction(ranker: Ranker, batch: Batch) -> Tensor:
-    """What the network adds to the blend, ``(B, C)``."""
-    return ranker.correction(
-        batch.tables, batch.rows, batch.features, batch.similarities(), batch.history, batch.user_features
-    )
+@torch.no_grad()
+def scores_of(scorer: Scorer, examples: Examples) -> list[Tensor]:
+    """Scores of all examples, masked."""
+    return [torch.where(batch.valid, scorer(batch), MASKED) for batch in examples.batches]
 
 
 def listwise_loss(scores: Tensor, batch: Batch) -> Tensor:
@@ -52,40 +54,35 @@ def listwise_loss(scores: Tensor, batch: Batch) -> Tensor:
     return per_user.sum() / (positives > 0).sum().clamp(min=1)
 
 
-@torch.no_grad()
-def ndcg_of_users(scorer: Scorer, examples: Examples, k: int = CUTOFF) -> np.ndarray:
+def ndcg_of_users(scores: Scores, examples: Examples, k: int = CUTOFF) -> np.ndarray:
     """NDCG@k of each user ``(users,)``; hits that recall missed stay in the ideal."""
     lists = []
-    for batch in examples.batches:
-        scores = torch.where(batch.valid, scorer(batch), MASKED)
-        best, places = torch.sort(scores, dim=1, descending=True, stable=True)
+    for batch_scores, batch in zip(scores, examples.batches, strict=True):
+        best, places = torch.sort(batch_scores, dim=1, descending=True, stable=True)
         rows = torch.where(best[:, :k] > MASKED / 2, batch.rows.gather(1, places[:, :k]), -1)
-        lists.append(torch.nn.functional.pad(rows, (0, k - rows.shape[1]), value=-1).numpy())
+        lists.append(F.pad(rows, (0, k - rows.shape[1]), value=-1).numpy())
     return ndcg(hits(np.concatenate(lists), examples.truth), examples.truth.sizes, k)
 
 
-@torch.no_grad()
-def mean_loss(scorer: Scorer, examples: Examples) -> float:
+def mean_loss(scores: Scores, examples: Examples) -> float:
     """Mean listwise loss over the users with a hit among their candidates."""
     total, users = 0.0, 0
-    for batch in examples.batches:
+    for batch_scores, batch in zip(scores, examples.batches, strict=True):
         with_hits = int((batch.labels.sum(1) > 0).sum())
-        total += float(listwise_loss(scorer(batch), batch)) * with_hits
+        total += float(listwise_loss(batch_scores, batch)) * with_hits
         users += with_hits
     return total / max(users, 1)
 
 
-@torch.no_grad()
-def mean_auc(scorer: Scorer, examples: Examples) -> float:
+def mean_auc(scores: Scores, examples: Examples) -> float:
     """Mean over users of the share of (hit, miss) candidate pairs in the right order, ties counting half (GAUC).
 
     NaN where no user has both.
     """
     values = []
-    for batch in examples.batches:
-        scores = scorer(batch).numpy()
-        for user_scores, valid, labels in zip(scores, batch.valid.numpy(), batch.labels.numpy(), strict=True):
-            hit, miss = user_scores[valid & (labels > 0)], np.sort(user_scores[valid & (labels == 0)])
+    for batch_scores, batch in zip(scores, examples.batches, strict=True):
+        for of_user, valid, labels in zip(batch_scores.numpy(), batch.valid.numpy(), batch.labels.numpy(), strict=True):
+            hit, miss = of_user[valid & (labels > 0)], np.sort(of_user[valid & (labels == 0)])
             if len(hit) and len(miss):
                 below = np.searchsorted(miss, hit, "left") + np.searchsorted(miss, hit, "right")
                 values.append(below.mean() / (2 * len(miss)))

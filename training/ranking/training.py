@@ -13,7 +13,7 @@ from core.progress import SILENT, Progress
 from core.sections import RankerSettings
 from training.models.ranker import Ranker
 from training.ranking.examples import Batch, Examples
-from training.ranking.scoring import correction, listwise_loss
+from training.ranking.scoring import by_network, listwise_loss
 
 LONGEST_GRADIENT = 1.0
 SMALLEST_SCALE = 1e-3
@@ -59,6 +59,7 @@ def train_network(
     )
     steps = sum(math.ceil(len(batch.rows) / settings.batch_users) for batch in batches)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=max(1, steps * epochs))
+    network = by_network(ranker)
     seed = int(torch.randint(2**31, (), generator=generator))
     with torch.random.fork_rng(devices=[]), progress.bar("ranker", steps * epochs) as bar:
         torch.manual_seed(seed)  # dropout has no generator argument
@@ -66,7 +67,7 @@ def train_network(
             ranker.train()
             for batch in _steps(batches, settings.batch_users, generator):
                 optimizer.zero_grad()
-                loss = listwise_loss((batch.source_scores * ranker.blend).sum(-1) + correction(ranker, batch), batch)
+                loss = listwise_loss((batch.source_scores * ranker.blend).sum(-1) + network(batch), batch)
                 if not torch.isfinite(loss):
                     raise TrainingError(
                         "the ranker's loss is not finite",
