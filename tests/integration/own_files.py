@@ -82,7 +82,7 @@ def split_by_time(events: Path) -> Truths:
     seen, later = defaultdict(set), defaultdict(set)
     for row in rows:
         (seen if float(row["timestamp"]) <= boundary else later)[row["user_id"]].add(row["item_id"])
-    truth = {user: items - seen[user] for user, items in later.items()}
+    truth = {user: items - seen.get(user, set()) for user, items in later.items()}
     return Truths(dict(seen), {user: items for user, items in truth.items() if items})
 
 
