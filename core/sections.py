@@ -70,7 +70,7 @@ class MfSettings(Section):
     """numba: compiled loops on the CPU, fastest there. torch: also on a GPU."""
     cg_steps: int = Field(3, ge=1)
     """Conjugate gradient steps per row and epoch; three come near the exact solve."""
-    all_weight: float = Field(0.1, gt=0)
+    all_weight: float = Field(0.15, gt=0)
     """Weight of every (user, item) pair as a zero, against a mean weight of 1 of the observed events."""
     regularisation: float = Field(0.03, gt=0)
     """Weight of each squared norm, times the row's mass to the power frequency_power."""
@@ -82,7 +82,7 @@ class MfSettings(Section):
     """Floor of that factor."""
     decay_days: float = Field(60.0, ge=0)
     """Age before the user's newest event at which an event counts half; 0 for no decay."""
-    return_after_days: float = Field(7.0, ge=0)
+    return_after_days: float = Field(10.0, ge=0)
     """An event later than this after the user's first one shows a user who came back."""
     return_boost: float = Field(10.0, gt=0)
     """Factor of such events: recommendations are asked for by users who come back."""
@@ -103,9 +103,9 @@ class GatSettings(Section):
     """Examples per step."""
     max_users_per_epoch: int = Field(0, ge=0)
     """Users drawn per epoch; 0 takes all."""
-    table_rate: float = Field(0.003, gt=0)
+    table_rate: float = Field(0.004, gt=0)
     """Adam's learning rate of the two item tables."""
-    scalar_rate: float = Field(0.02, gt=0)
+    scalar_rate: float = Field(0.03, gt=0)
     """Adam's learning rate of everything else: attention scalars, item bias, length scale."""
     start_scale: float = Field(1.0, gt=0)
     """Root mean square of the item tables before training; a smaller one lets them move further."""
@@ -113,7 +113,7 @@ class GatSettings(Section):
     """Weight of the squared distance between an item's parameters and their start."""
     session_gap_days: float = Field(1.0, gt=0)
     """A longer pause opens a session; the model learns to continue after such pauses."""
-    random_cut_weight: float = Field(0.1, gt=0)
+    random_cut_weight: float = Field(0.05, gt=0)
     """Weight of examples cut anywhere, against 1 for those cut at a session gap."""
     drop: float = Field(0.5, ge=0, lt=1)
     """Share of the history left out at random in training."""
