@@ -27,6 +27,7 @@ from serving.wheel import build_backends, check_environment, check_platform, fin
 
 LOG_LINES_SHOWN = 25
 POLL_SECONDS = 0.05
+GROUP_EXIT_SECONDS = 3.0
 PROBE_USER = "conch-probe"
 LEASH = Path(__file__).with_name("leash.py")
 SHARED_MEMORY = Path("/dev/shm")
@@ -248,5 +249,9 @@ def _free_ports(host: str) -> dict[str, int]:
 
 
 def _kill_group(group: int) -> None:
+    """Kills what is left of a process group and waits until it is gone."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(group, signal.SIGKILL)
+        for _ in range(int(GROUP_EXIT_SECONDS / POLL_SECONDS)):
+            time.sleep(POLL_SECONDS)
+            os.killpg(group, 0)
