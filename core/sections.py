@@ -70,12 +70,12 @@ class MfSettings(Section):
     """numba: compiled loops on the CPU, fastest there. torch: also on a GPU."""
     cg_steps: int = Field(3, ge=1)
     """Conjugate gradient steps per row and epoch; three come near the exact solve."""
-    all_weight: float = Field(0.15, gt=0)
-    """Weight of every (user, item) pair as a zero, against a mean weight of 1 of the observed events."""
+    unobserved_ratio: float = Field(4.0, gt=0)
+    """Weight of all (user, item) pairs together, taken as zeros, against that of all observed events together."""
     regularisation: float = Field(0.03, gt=0)
     """Weight of each squared norm, times the row's mass to the power frequency_power."""
     frequency_power: float = Field(1.0, ge=0)
-    """How regularisation grows with a row's mass (its event weights plus all_weight for every pair)."""
+    """How regularisation grows with a row's mass (its event weights plus its share of the zeros)."""
     value_slope: float = 0.4
     """Gain of an event's weight per standard deviation of its value."""
     least_value_weight: float = Field(0.1, gt=0)

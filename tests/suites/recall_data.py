@@ -17,21 +17,27 @@ SESSIONS = 3
 
 
 def block_dataset(
-    seed: int = 0, n_users: int = 160, *, has_times: bool = True, has_values: bool = True, sessions: int = SESSIONS
+    seed: int = 0,
+    n_users: int = 160,
+    *,
+    block_items: int = ITEMS_PER_BLOCK,
+    has_times: bool = True,
+    has_values: bool = True,
+    sessions: int = SESSIONS,
 ) -> Dataset:
     """Users of ``BLOCKS`` groups; nine of ten events lie in the group's own block, popular items first.
 
     The last session is the test split, the others train. The catalogue ends with items that nobody touched.
     """
     rng = np.random.default_rng(seed)
-    n_items = BLOCKS * ITEMS_PER_BLOCK + UNSEEN_ITEMS
+    n_items = BLOCKS * block_items + UNSEEN_ITEMS
     blocks = rng.integers(BLOCKS, size=n_users)
-    popularity = 1 / (np.arange(ITEMS_PER_BLOCK) + 3.0)
+    popularity = 1 / (np.arange(block_items) + 3.0)
     per_user = SESSION_EVENTS * sessions
-    own = np.zeros((n_users, BLOCKS * ITEMS_PER_BLOCK))
+    own = np.zeros((n_users, BLOCKS * block_items))
     for block in range(BLOCKS):
         share = np.where(blocks == block, 0.9, 0.1 / (BLOCKS - 1))[:, None]
-        own[:, block * ITEMS_PER_BLOCK : (block + 1) * ITEMS_PER_BLOCK] = share * popularity / popularity.sum()
+        own[:, block * block_items : (block + 1) * block_items] = share * popularity / popularity.sum()
     keys = np.log(own) + rng.gumbel(size=own.shape)  # Gumbel top-k: draws without replacement
     items = np.argsort(-keys, axis=1)[:, :per_user]
     items = rng.permuted(items, axis=1)

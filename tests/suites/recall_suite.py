@@ -63,6 +63,10 @@ class RecallSuite:
         dataset = block_dataset(has_times=False, has_values=False)
         assert ndcg(dataset, self.train(dataset)) >= self.expected_ndcg_without_times
 
+    def test_wide_sparse_catalogue_is_learned_with_the_same_settings(self) -> None:
+        dataset = block_dataset(n_users=2_000, block_items=400)
+        assert ndcg(dataset, self.train(dataset)) > 1.5 * popularity_ndcg(dataset)
+
     def test_users_with_one_session_only_can_be_learned_from(self) -> None:
         dataset = block_dataset(sessions=1)
         assert all(torch.isfinite(tensor).all() for tensor in self.train(dataset).state_dict().values())

@@ -18,7 +18,7 @@ from training.models.mf_model import MfRecall
 from training.models.mf_problem import Interactions, Objective, rotate_to_eigenbasis
 from training.models.recall_base import popularity_bias, recent_popularity
 
-ADVICE = "raise mf.regularisation or mf.all_weight"
+ADVICE = "raise mf.regularisation or mf.unobserved_ratio"
 INITIAL_SPREAD = 0.1
 """Standard deviation of a fresh row's length."""
 
@@ -43,7 +43,9 @@ def fit_mf(dataset: Dataset, events: Events, settings: Settings, *, seed: int, p
     weights = weighting.of_histories(histories)
     check_finite(float(weights.sum()), "mf", 0, "check the data's values and times, and mf.value_slope")
     by_user, by_item = Interactions.both_ways(histories.starts, histories.item_rows, weights, dataset.n_items)
-    objective = Objective(chosen.all_weight, chosen.regularisation, chosen.frequency_power)
+    pairs = np.count_nonzero(by_user.mass) * np.count_nonzero(by_item.mass)
+    all_weight = chosen.unobserved_ratio * float(by_user.mass.sum()) / pairs
+    objective = Objective(all_weight, chosen.regularisation, chosen.frequency_power)
     items, spectrum = _alternate(by_user, by_item, objective, chosen, settings.train.device, seed, progress)
     recent = recent_popularity(events, dataset.n_items, settings.recall.popularity_half_life_days)
     vectors = torch.zeros(dataset.n_items + 1, chosen.dimension)
