@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 from scipy import sparse
-from scipy.sparse.linalg import svds
 from torch import Tensor
 
 from core.dataset import Dataset, Events
@@ -20,6 +19,7 @@ RETURN_DAYS = 7.0
 """Events this long after a user's first come from returning users, who are the ones that are served."""
 PRIOR_EVENTS = 10.0
 """Mean values are shrunk towards 0 (the mean of all) as if each item had this many average events more."""
+OVERSAMPLING, POWER_STEPS = 8, 6
 
 
 def item_tables(dataset: Dataset, events: Events, vectors: Tensor, content_dimension: int) -> ItemTables:
@@ -70,22 +70,29 @@ def item_statistics(events: Events, n_items: int, *, has_times: bool) -> np.ndar
 def content_vectors(features: FeatureTable, dimension: int) -> np.ndarray:
     """Attribute vectors float32 ``(I, <= dimension)`` whose cosines approximate the overlap of rare-weighted codes.
 
-    The code matrix, weighted by ``log(I / count)`` per code and with rows of length 1, is reduced by a truncated SVD.
-    Items without known codes, and catalogues without attributes, have zero vectors.
+    The code matrix, weighted by ``log(I / count)`` per code and with rows of length 1, is projected on its leading
+    right singular vectors. Items without known codes, and catalogues without attributes, have zero vectors.
     """
-    n_items = len(features.codes)
     matrix = _code_matrix(features)
-    smallest = min(matrix.shape)
-    if smallest <= 1:
-        return np.zeros((n_items, 1), dtype=np.float32)
-    if smallest <= dimension:
-        vectors = matrix.toarray() if matrix.shape[1] <= n_items else (matrix @ matrix.T).toarray()
-    else:
-        start = np.ones(smallest) / np.sqrt(smallest)  # svds is random without it
-        left, values, _ = svds(matrix, k=min(dimension, smallest - 1), v0=start)
-        vectors = left * values
+    vectors = matrix @ _leading_directions(matrix, dimension)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 1e-6).astype(np.float32)
+
+
+def _leading_directions(matrix: sparse.csr_matrix, dimension: int) -> np.ndarray:
+    """Right singular vectors ``(codes, <= dimension)`` by block power iteration (Halko et al. 2011, alg. 4.4).
+
+    ARPACK is no choice here: where singular values repeat, as those of codes do, it restarts from random vectors.
+    """
+    n_codes = matrix.shape[1]
+    if n_codes <= dimension:
+        return np.eye(n_codes)
+    basis = np.random.default_rng(0).standard_normal((n_codes, min(dimension + OVERSAMPLING, n_codes)))
+    for _ in range(POWER_STEPS):
+        basis, _ = np.linalg.qr(matrix.T @ (matrix @ basis))
+    _, _, rotation = np.linalg.svd(matrix @ basis, full_matrices=False)
+    directions: np.ndarray = basis @ rotation[:dimension].T
+    return directions
 
 
 def _code_matrix(features: FeatureTable) -> sparse.csr_matrix:
