@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -135,6 +136,9 @@ def settings(
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point. Exit codes: 0 done, 2 an expected failure that was explained, 1 a bug with its traceback."""
+    # Threads that spin while they wait make a busy machine up to thirty times slower; sleeping ones cost a few
+    # percent on an idle one. Read by the OpenMP runtime when torch is first imported, which the verbs do later.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.exit(guarded(lambda: app(args=argv, standalone_mode=True)))
 
 

@@ -9,6 +9,8 @@ import pytest
 
 from core.settings import ROOT, Settings, load_settings
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in pipeline/cli.py; before anything imports torch
+
 REQUIRED = set(filter(None, os.environ.get("CONCH_REQUIRE", "").split(",")))
 """What may not be skipped on this machine, for example CONCH_REQUIRE=triton."""
 
