@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from rich.console import Console
 
 from core.artifacts import latest_artifact, parent_artifact
 from core.dataset import Dataset, load_dataset
@@ -29,7 +30,7 @@ def run_demo(settings: Settings, terminal: Terminal) -> None:
         for _ in range(WARM_UP_REQUESTS):
             client.recommend(users, k=ITEMS_SHOWN)
         for user in users:
-            show(terminal.console, dataset, client.recommend([user], k=ITEMS_SHOWN)[0], fit)
+            show(Console(highlight=False), dataset, client.recommend([user], k=ITEMS_SHOWN)[0], fit)
     terminal.say("demo: done, Triton is stopped. Next: `make serve`, `make evaluate`, `make help`")
 
 

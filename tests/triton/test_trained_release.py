@@ -1,0 +1,122 @@
+"""The trained chain behind the real server: what Triton answers is what the offline pipeline computes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from core.artifacts import latest_artifact, parent_artifact
+from core.dataset import Dataset, load_dataset
+from core.settings import ROOT, Settings
+from serving.client import ConchClient, Recommendation
+from serving.local import LocalPipeline
+from serving.server import TritonServer
+
+N_USERS = 100
+K = 20
+
+
+@pytest.fixture(scope="module")
+def client(smoke_settings: Settings, smoke_var: Path) -> Iterator[ConchClient]:
+    with TritonServer(smoke_settings, free_ports=True) as server, server.client() as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def dataset(smoke_var: Path) -> Dataset:
+    return load_dataset(parent_artifact(latest_artifact(smoke_var, "release"), smoke_var, "dataset"))
+
+
+@pytest.fixture(scope="module")
+def users(dataset: Dataset) -> list[str]:
+    """Known users of every history length, and one that nobody knows."""
+    rows = np.linspace(0, dataset.n_users - 1, N_USERS - 1).astype(int)
+    return [*dataset.users.ids[rows], "nobody"]
+
+
+@pytest.fixture(scope="module")
+def offline(smoke_var: Path, users: list[str]) -> list[Recommendation]:
+    with LocalPipeline(latest_artifact(smoke_var, "release").path, threads=1) as pipeline:
+        return pipeline.recommend(users, k=K)
+
+
+def assert_same(served: list[Recommendation], expected: list[Recommendation]) -> None:
+    for ours, theirs in zip(served, expected, strict=True):
+        assert ours.user_id == theirs.user_id
+        a, b = ({item.item_id: item.score for item in answer.items} for answer in (ours, theirs))
+        scores = [[item.score for item in answer.items] for answer in (ours, theirs)]
+        np.testing.assert_allclose(scores[0], scores[1], atol=1e-4, rtol=1e-4)
+        for item_id in a.keys() ^ b.keys():  # only an item that ties with the last place may differ
+            assert (a | b)[item_id] == pytest.approx(scores[1][-1], abs=1e-4)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 64])
+def test_triton_answers_as_the_offline_pipeline_does(
+    batch: int, client: ConchClient, users: list[str], offline: list[Recommendation]
+) -> None:
+    served = [
+        answer for start in range(0, N_USERS, batch) for answer in client.recommend(users[start : start + batch], k=K)
+    ]
+    assert_same(served, offline)
+
+
+def test_every_response_carries_the_release(client: ConchClient, users: list[str], smoke_var: Path) -> None:
+    release = latest_artifact(smoke_var, "release").manifest.tensors["release_id"]
+    assert {answer.release for answer in client.recommend(users, k=3)} == {release}
+
+
+def test_no_seen_item_comes_back_and_none_twice(client: ConchClient, users: list[str], dataset: Dataset) -> None:
+    histories = dataset.histories(("train", "valid"))
+    for answer in client.recommend(users, k=K):
+        items = [item.item_id for item in answer.items]
+        row = dataset.users.row(answer.user_id)
+        seen = set() if row is None else set(dataset.items.ids[histories.of(row).item_rows])
+        assert len(items) == len(set(items)) == K
+        assert not seen & set(items)
+
+
+def test_reasons_are_the_users_own_items(client: ConchClient, users: list[str], dataset: Dataset) -> None:
+    histories = dataset.histories(("train", "valid"))
+    explained = 0
+    for answer in client.recommend(users, k=5):
+        row = dataset.users.row(answer.user_id)
+        seen = set() if row is None else set(dataset.items.ids[histories.of(row).item_rows])
+        reasons = [reason for item in answer.items for reason in item.reasons]
+        assert {reason.item_id for reason in reasons} <= seen
+        assert all(0 < reason.share <= 1 for reason in reasons)
+        explained += bool(reasons)
+    assert explained >= N_USERS / 2
+
+
+def test_a_session_item_changes_the_next_answer(client: ConchClient, dataset: Dataset) -> None:
+    liked = str(dataset.items.ids[-1])
+    before = client.recommend(["nobody"], k=K)[0]
+    after = client.recommend(["nobody"], k=K, session_items=[[liked]])[0]
+    assert [item.item_id for item in after.items] != [item.item_id for item in before.items]
+    assert liked not in {item.item_id for item in after.items}
+
+
+def test_demo_shows_three_users_and_leaves_no_server(tmp_path: Path) -> None:
+    program = "from pipeline.cli import main; main()"
+    smoke = ROOT / "config" / "smoke.toml"
+    arguments = ["demo", "--config", str(smoke), "--set", f'paths.var="{tmp_path}"']
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("past items") == 3
+    assert "Triton is stopped" in done.stderr
+    assert not any(str(tmp_path) in line for line in running_commands())
+
+
+def running_commands() -> list[str]:
+    found = []
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            found.append(process.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+        except OSError:  # ended meanwhile
+            continue
+    return found
