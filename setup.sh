@@ -47,7 +47,7 @@ index=()
 [ -z "${TORCH_INDEX:-}" ] || index=(--extra-index-url "$TORCH_INDEX")
 progress=off
 [ -t 1 ] && progress=on
-.venv/bin/python -m pip install --disable-pip-version-check --quiet --progress-bar "$progress" \
+.venv/bin/python -m pip install --disable-pip-version-check --quiet --quiet --progress-bar "$progress" \
     "${index[@]}" -c constraints.txt -e '.[dev,bench]' ||
     fail "packages could not be installed" "read pip's message above; behind a proxy set PIP_INDEX_URL"
 

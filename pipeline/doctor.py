@@ -33,7 +33,7 @@ def examine(settings: Settings, console: Console) -> bool:
         finding = check(settings)
         healthy &= not finding.fix
         mark = "[red]✗[/red]" if finding.fix else "[green]✓[/green]"
-        console.print(f"{mark} {finding.name}: {finding.found}")
+        console.print(f"{mark} {finding.name}: {finding.found}", soft_wrap=True)
         if finding.fix:
             console.print(f"    next: {finding.fix}", markup=False)
     return healthy
