@@ -184,6 +184,7 @@ def open_session(path: Path, threads: int) -> onnxruntime.InferenceSession:
     """A CPU session. Raises ReleaseError where ONNX Runtime refuses the file."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # spinning starves a busy machine
     options.log_severity_level = 3
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
