@@ -38,6 +38,11 @@ def summary_line(report: dict[str, Any], path: Path, seconds: float) -> str:
     )
 
 
+def first_bad_rows(report: dict[str, Any]) -> list[str]:
+    """For each table with dropped bad rows the first of them: file, line, column, expected, found."""
+    return [f"dropped: {table['first_bad_row']}" for table in report["tables"].values() if table["first_bad_row"]]
+
+
 def _table(report: TableReport) -> dict[str, Any]:
     return {
         "name": report.name,

@@ -21,7 +21,7 @@ from core.settings import Settings
 from training.data.codes import Fitted, fit_features
 from training.data.encode import Encoding, Standardised, fit_vocabulary, standardise
 from training.data.raw import RawAttributes, RawData
-from training.data.report import report_of, summary_line
+from training.data.report import first_bad_rows, report_of, summary_line
 from training.data.selection import Selection, select_events
 from training.data.sources import read_source
 
@@ -70,6 +70,8 @@ def build_dataset(
         draft.metrics.update(report)
         write_json(draft.path / "report.json", report)
     artifact = draft.finished()
+    for line in first_bad_rows(report):
+        progress.say(line)
     progress.say(summary_line(report, artifact.path, time.perf_counter() - started))
     return artifact
 

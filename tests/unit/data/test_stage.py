@@ -136,8 +136,9 @@ def test_report_counts_everything_that_was_dropped(tmp_path: Path) -> None:
     )
     assert events["ignored_columns"] == ["mood"]
     assert artifact.manifest.metrics == report
-    assert len(told.lines) == 1
-    assert "4 of 7 events (dropped: 1 unreadable timestamp, 1 repeat" in told.lines[0]
+    first_bad_row, summary = told.lines
+    assert first_bad_row == f"dropped: {events['first_bad_row']}"
+    assert "4 of 7 events (dropped: 1 unreadable timestamp, 1 repeat" in summary
 
 
 def test_repeated_attribute_ids_keep_the_first_row_and_are_counted(tmp_path: Path) -> None:
