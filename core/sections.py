@@ -141,7 +141,7 @@ class RankerSettings(Section):
     """What counts as a hit: any later event, or only those valued at or above the mean (for example high ratings)."""
     window_share: float = Field(0.1, gt=0, le=0.3)
     """Share of the fitted events in each of the two label windows, the last and the one before it."""
-    max_users: int = Field(20_000, ge=1)
+    max_users: int = Field(8_000, ge=1)
     """Users per label window that examples are made from; a random choice where there are more."""
     epochs: int = Field(8, ge=1)
     """Most passes over the examples; the best number is chosen on held-out users."""

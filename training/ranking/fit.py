@@ -78,9 +78,17 @@ def fit_ranker(
     events = dataset.events.of_splits(settings.train.fit)
     rng = np.random.default_rng(seed)
     windows = label_windows(events, has_times=dataset.has_times, share=settings.ranker.window_share, rng=rng)
-    earlier, later = (_examples(dataset, window, settings, seed, rng, progress, fit_recall) for window in windows)
     shipped = item_tables(dataset, events, recall.gat.item_vectors, settings.ranker.content_dimension)
     ranker = _new_ranker(_shape(dataset, settings, shipped, recall), shipped, seed)
+    examples = [
+        _examples(dataset, window, settings, seed, rng, progress, fit_recall)
+        for window in windows
+        if len(window.future)
+    ]
+    if len(examples) < len(windows) or not all(map(len, examples)):
+        progress.say("ranker: too few users have a past and a later event to learn from; an even blend is shipped")
+        return RankerFit(ranker, {"users": 0, "strength": 0.0})
+    earlier, later = examples
     ranker.blend.copy_(torch.tensor(choose_blend((earlier, later))))
     generator = torch.Generator().manual_seed(seed)
     choice = choose_network(ranker, earlier, later, settings.ranker, generator=generator, progress=progress)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -157,3 +158,13 @@ def test_examples_are_capped_at_max_users() -> None:
     relevant = np.ones(len(window.future), dtype=bool)
     examples = build_examples(dataset, window, pair, tables, relevant, max_users=7, rng=np.random.default_rng(0))
     assert len(examples) == 7
+
+
+def test_even_blend_is_shipped_when_nobody_returns() -> None:
+    dataset, settings = block_dataset(), quick_settings()
+    _, once = np.unique(dataset.events.user_rows, return_index=True)
+    lonely = replace(dataset, events=dataset.events.where(np.sort(once)))
+    fitted, _ = fit(lonely, settings)
+    assert fitted.model.blend.tolist() == [1.0, 1.0]
+    assert float(fitted.model.strength) == 0.0
+    assert fitted.metrics["users"] == 0
