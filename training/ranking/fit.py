@@ -87,6 +87,7 @@ def fit_ranker(
     ]
     if len(examples) < len(windows) or not all(map(len, examples)):
         progress.say("ranker: too few users have a past and a later event to learn from; an even blend is shipped")
+        ranker.strength.fill_(0.0)
         return RankerFit(ranker, {"users": 0, "strength": 0.0})
     earlier, later = examples
     ranker.blend.copy_(torch.tensor(choose_blend((earlier, later))))
