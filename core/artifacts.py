@@ -138,7 +138,7 @@ def create_artifact(
         _write_synced(draft.path / MANIFEST, manifest.to_json())
         final = folder / run_id
         os.rename(draft.path, final)
-        _sync_folder(folder)
+        sync_folder(folder)
     except BaseException:
         shutil.rmtree(draft.path, ignore_errors=True)
         raise
@@ -243,7 +243,8 @@ def _write_synced(path: Path, data: bytes) -> None:
         os.fsync(stream.fileno())
 
 
-def _sync_folder(path: Path) -> None:
+def sync_folder(path: Path) -> None:
+    """Makes renames inside a folder survive a power cut."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -19,7 +19,7 @@ from filelock import FileLock
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
-from core.artifacts import MANIFEST, load_artifact, sha256_of
+from core.artifacts import MANIFEST, load_artifact, sha256_of, sync_folder
 from core.errors import ReleaseError
 from core.tensors import ENSEMBLE, STEPS
 from serving.lint import CONFIG_FILE, lint_repository, pinned_version, read_config, signature
@@ -94,7 +94,7 @@ def _replace_all(source: Path, repository: Path, staging: Path, after: AfterStep
         _exchange(fresh, repository)
     else:
         fresh.rename(repository)
-    _sync_folder(repository.parent)
+    sync_folder(repository.parent)
     after("flipped")
 
 
@@ -132,7 +132,7 @@ def _install_version(source: Path, target: Path, staging: Path, *, is_live: bool
     ready = staging / f"new-{target.parent.name}"
     _copy(source, ready)
     ready.rename(target)
-    _sync_folder(target.parent)
+    sync_folder(target.parent)
 
 
 def _replace_config(config: pb.ModelConfig, model: Path, staging: Path) -> None:
@@ -142,7 +142,7 @@ def _replace_config(config: pb.ModelConfig, model: Path, staging: Path) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     os.replace(ready, model / CONFIG_FILE)
-    _sync_folder(model)
+    sync_folder(model)
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -159,8 +159,8 @@ def _copy(source: Path, target: Path) -> None:
             with path.open("rb") as stream:
                 os.fsync(stream.fileno())
         else:
-            _sync_folder(path)
-    _sync_folder(target)
+            sync_folder(path)
+    sync_folder(target)
 
 
 def _digests(folder: Path) -> dict[str, str]:
@@ -177,11 +177,3 @@ def _exchange(one: Path, other: Path) -> None:
         raise OSError(code, os.strerror(code), str(other))
     other.rename(one.with_name("old"))
     one.rename(other)
-
-
-def _sync_folder(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -1,24 +1,21 @@
-"""Tables on disk: CSV (plain or gzip) and Parquet, read whole and columnar, with errors that name the line."""
+"""CSV text, plain or from an archive, read whole and columnar, with errors that name the line."""
 
 from __future__ import annotations
 
 import codecs
 import collections
 import csv
-import gzip
 import io
 import itertools
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import IO, cast
+from typing import IO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
-import pyarrow.parquet as pq
 
 from core.errors import DataError
 
@@ -103,33 +100,6 @@ class RawTable:
             return f"{self.name}, line {_line_of(self.source, file_row)}"
         except csv.Error:  # a cell beyond the csv module's limit
             return f"{self.name}, row {file_row + 1}"
-
-
-def read_file(path: Path, text_ids: Iterable[str]) -> RawTable:
-    """Reads a table by its ending: .csv, .csv.gz or .parquet.
-
-    Args:
-        path: The file.
-        text_ids: Columns with few distinct long texts, kept dictionary-encoded.
-
-    Raises:
-        DataError: Missing, not what its ending says, damaged, empty, or with a doubtful header.
-    """
-    if not path.is_file():
-        raise DataError(
-            "file not found" if not path.exists() else "not a file",
-            where=str(path),
-            expected="a CSV, CSV.gz or Parquet file",
-            next_step="check the paths in the [data] section",
-        )
-    name = path.name.lower()
-    if name.endswith((".parquet", ".pq")):
-        return _read_parquet(path)
-    if name.endswith(".csv"):
-        return read_text(TextFile(str(path), lambda: path.open("rb")), text_ids)
-    if name.endswith(".csv.gz"):
-        return read_text(TextFile(str(path), lambda: cast(IO[bytes], gzip.open(path, "rb"))), text_ids)
-    raise DataError("unknown kind of file", where=str(path), expected="a name ending in .csv, .csv.gz or .parquet")
 
 
 def read_text(file: TextFile, text_ids: Iterable[str]) -> RawTable:
@@ -292,17 +262,3 @@ def _line_of(file: TextFile, file_row: int) -> int:
         collections.deque(itertools.islice(rows, file_row + (0 if file.header else 1)), maxlen=0)
         next(rows, None)
         return int(reader.line_num)
-
-
-def _read_parquet(path: Path) -> RawTable:
-    try:
-        file = pq.ParquetFile(path)
-        check_names(list(file.schema_arrow.names), str(path))
-        table = file.read()
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, OSError) as error:
-        raise DataError(
-            "not a Parquet file, or a damaged one", where=str(path), expected="Parquet", found=shorten(str(error), 200)
-        ) from None
-    if table.num_rows == 0:
-        raise DataError("table has no rows", where=str(path), expected="rows", found="none")
-    return RawTable(str(path), table)

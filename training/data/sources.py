@@ -13,9 +13,10 @@ from training.data import recbole
 from training.data.attributes import parse_attributes
 from training.data.download import fetch_url, fetch_wheel
 from training.data.events import TEXT_COLUMNS, parse_events
-from training.data.files import RawTable, check_quotes, read_file
+from training.data.files import RawTable, check_quotes
 from training.data.movielens import ADDRESS, ARCHIVES, read_movielens
 from training.data.raw import RawAttributes, RawData, TableReport
+from training.data.reading import read_file
 from training.data.synthetic import make_synthetic
 
 SOURCES = ("movielens-100k", *ARCHIVES, "files", "synthetic")
