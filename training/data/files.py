@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import collections
 import csv
+import gzip
 import io
 import itertools
 import zlib
