@@ -39,7 +39,7 @@ NEXT_COMMAND = {
     "gat": "conch train",
     "ranker": "conch train",
     "graphs": "conch export",
-    "release": "conch release",
+    "release": "conch run",
 }
 
 
