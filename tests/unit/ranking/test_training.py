@@ -16,7 +16,7 @@ from training.models.ranker import Ranker
 from training.models.ranker_attention import view_history
 from training.models.ranker_features import candidate_features
 from training.models.ranker_merge import merge
-from training.ranking.choosing import choose_blend, choose_network, choose_statistics
+from training.ranking.choosing import choose_blend, choose_network
 from training.ranking.examples import Batch, Examples
 from training.ranking.scoring import by_blend, by_network, listwise_loss, mean_auc, mean_loss, ndcg_of_users, scores_of
 from training.ranking.training import train_network
@@ -139,22 +139,6 @@ def test_choice_leaves_the_blend_when_the_future_differs() -> None:
         ranker, hidden_examples(ranker, seed=1), decide, SETTINGS, generator=torch.Generator().manual_seed(0)
     )
     assert choice.strength == 0.0
-
-
-def test_statistics_enter_only_where_they_clearly_help() -> None:
-    ranker = random_ranker(trained=False)
-    weights = choose_statistics(ranker, (hidden_examples(ranker, seed=1), hidden_examples(ranker, seed=2)))
-    assert weights[HIDDEN_STATISTIC] > 0
-    assert weights[HIDDEN_STATISTIC] == max(weights, key=abs)
-    assert not ranker.statistic_weights.any()
-
-
-def test_base_adds_weighted_statistics_to_the_blend() -> None:
-    ranker = random_ranker(trained=False)
-    batch = hidden_examples(ranker, seed=1).batches[0]
-    ranker.statistic_weights[HIDDEN_STATISTIC] = 0.5
-    wanted = batch.source_scores.sum(-1) + 0.5 * ranker.tables.statistics[batch.rows][..., HIDDEN_STATISTIC]
-    torch.testing.assert_close(ranker.base(batch.source_scores, batch.features), wanted)
 
 
 @pytest.mark.parametrize("source", [0, 1])
