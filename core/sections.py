@@ -42,8 +42,10 @@ class DataSettings(Section):
     """Quantile of time that ends the train split."""
     valid_until: float = Field(0.9, gt=0, lt=1)
     """Quantile of time that ends the valid split; later events are test."""
-    synthetic_users: int = Field(2_000, ge=2)
-    synthetic_items: int = Field(500, ge=2)
+    synthetic_users: int = Field(0, ge=0)
+    """0 takes one user per 40 events."""
+    synthetic_items: int = Field(0, ge=0)
+    """0 takes as many as suit the events: 500 for 50 thousand, 2,236 for a million."""
     synthetic_events: int = Field(50_000, ge=10)
     seed: int = 0
     """Seed of the synthetic generator."""

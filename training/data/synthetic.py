@@ -6,6 +6,7 @@ an early mixture to a late one, come back in visits, and rate what fits them hig
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +27,8 @@ POWER = 1.1
 TASTE_POWER = 0.7
 """Exponent of taste popularity by rank."""
 LIKED_TASTES = 3
+EVENTS_PER_USER = 40
+FEWEST_ITEMS = 20
 MOST_DENSE = 0.25
 """Users know a small part of a catalogue; a denser matrix would leave the popular items no power law."""
 ROUNDS = 60
@@ -64,7 +67,8 @@ def make_synthetic(settings: DataSettings) -> tuple[RawEvents, RawAttributes, Ra
     Raises:
         SettingsError: More events than a sparse matrix of that size can hold.
     """
-    n_users, n_items, n_events = settings.synthetic_users, settings.synthetic_items, settings.synthetic_events
+    n_events = settings.synthetic_events
+    n_users, n_items = sizes_of(settings)
     most = int(MOST_DENSE * n_users * n_items)
     if n_events > most:
         raise SettingsError(
@@ -85,6 +89,14 @@ def make_synthetic(settings: DataSettings) -> tuple[RawEvents, RawAttributes, Ra
         _rate(users, items, user_rows, item_rows, rng),
     )
     return events, _describe_items(items, n_tastes), _describe_users(users, n_tastes, rng)
+
+
+def sizes_of(settings: DataSettings) -> tuple[int, int]:
+    """Numbers of users and items; those not set grow with the events, so that any number of events finds room."""
+    n_events = settings.synthetic_events
+    n_items = settings.synthetic_items or max(FEWEST_ITEMS, round(math.sqrt(5 * n_events)))
+    room = math.ceil(n_events / (MOST_DENSE * n_items))
+    return settings.synthetic_users or max(2, n_events // EVENTS_PER_USER, room), n_items
 
 
 def _make_items(n_items: int, n_tastes: int, rng: np.random.Generator) -> _Items:

@@ -22,7 +22,7 @@ from training.data.download import fetch_url, fetch_wheel
 from training.data.events import parse_events
 from training.data.movielens import read_movielens
 from training.data.stage import build_dataset
-from training.data.synthetic import make_synthetic
+from training.data.synthetic import make_synthetic, sizes_of
 
 DAT = {
     "ml-1m/ratings.dat": b"1::1193::5::978300760\n1::661::3::978302109\n2::1193::4::978300275\n",
@@ -229,3 +229,13 @@ def test_synthetic_popularity_is_skewed_and_tastes_tell_what_comes_next(tmp_path
     strangers = np.random.default_rng(0).permutation(test.user_rows[warm])
     others = (top[strangers] == tastes[test.item_rows[warm]][:, None]).any(1).mean()
     assert own > 2 * others
+
+
+@pytest.mark.parametrize("events", [10, 1_000, 50_000, 1_000_000, 20_000_000])
+def test_synthetic_sizes_leave_room_for_any_number_of_events(events: int) -> None:
+    users, items = sizes_of(DataSettings(source="synthetic", synthetic_events=events))
+    assert events <= users * items / 4
+
+
+def test_synthetic_sizes_that_are_set_are_kept() -> None:
+    assert sizes_of(DataSettings(synthetic_events=1_000, synthetic_users=70, synthetic_items=90)) == (70, 90)
