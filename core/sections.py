@@ -130,8 +130,8 @@ class GatSettings(Section):
 
 
 class RecallSettings(Section):
-    candidates: int = Field(200, ge=1, le=3840)
-    """K, candidates per recall source. TensorRT's TopK ends at 3840."""
+    candidates: int = Field(200, ge=1, le=1920)
+    """K, candidates per recall source. The rank graph sorts both lists at once, and TensorRT's TopK ends at 3840."""
     popularity_half_life_days: float = Field(30.0, gt=0)
     """Users without a history get what is popular: an event counts half for each such time before the newest one."""
 

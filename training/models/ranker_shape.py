@@ -42,11 +42,6 @@ class RankerShape:
     hidden: tuple[int, ...]
     dropout: float
 
-    @property
-    def user_width(self) -> int:
-        """F of the ``user_features`` tensor: at least 1, so that the tensor always exists."""
-        return max(1, sum(column.width for column in self.user_columns))
-
     def to_facts(self) -> dict[str, Any]:
         """Plain JSON values for a manifest."""
         return asdict(self)
