@@ -1,0 +1,1 @@
+"""Measurements against others' programs. Bench imports every room; no room imports bench."""
