@@ -28,6 +28,7 @@ class Events:
         values: Standardised value float32, 0 where unknown.
         raw_values: The value as given, float32, NaN where unknown.
         splits: uint8 codes, see ``SPLITS``.
+        kinds: uint8, places in ``Dataset.kinds``; 0 where unknown.
     """
 
     user_rows: np.ndarray
@@ -36,6 +37,7 @@ class Events:
     values: np.ndarray
     raw_values: np.ndarray
     splits: np.ndarray
+    kinds: np.ndarray
 
     def __len__(self) -> int:
         return len(self.user_rows)
@@ -49,6 +51,7 @@ class Events:
             self.values[mask],
             self.raw_values[mask],
             self.splits[mask],
+            self.kinds[mask],
         )
 
     def of_splits(self, names: Iterable[str]) -> Events:
@@ -69,6 +72,7 @@ class Dataset:
         item_features: Attribute codes ``(I, F)``.
         has_times: False where the data came without timestamps.
         has_values: False where the data came without values (ratings).
+        kinds: Names of the events' kinds by code (click, purchase, …); code 0, "", is unknown.
     """
 
     events: Events
@@ -79,6 +83,7 @@ class Dataset:
     item_features: FeatureTable
     has_times: bool
     has_values: bool
+    kinds: tuple[str, ...] = ("",)
 
     @property
     def n_users(self) -> int:
@@ -95,7 +100,9 @@ class Dataset:
 
 def histories_of(events: Events, n_users: int) -> Histories:
     """Groups events by user, newest first."""
-    return Histories.from_events(events.user_rows, events.item_rows, events.timestamps, events.values, n_users)
+    return Histories.from_events(
+        events.user_rows, events.item_rows, events.timestamps, events.values, n_users, events.kinds
+    )
 
 
 def load_dataset(artifact: Artifact) -> Dataset:
@@ -104,7 +111,7 @@ def load_dataset(artifact: Artifact) -> Dataset:
     column = lambda name: table[name].to_numpy()  # noqa: E731
     events = Events(
         column("user_row"), column("item_row"), column("timestamp"), column("value"), column("raw_value"),
-        column("split"),
+        column("split"), column("kind"),
     )  # fmt: skip
     users = pq.read_table(artifact.file("users.parquet"), columns=["user_id"])
     items = pq.read_table(artifact.file("items.parquet"), columns=["item_id", "title"])
@@ -118,4 +125,5 @@ def load_dataset(artifact: Artifact) -> Dataset:
         FeatureTable.load(artifact.file("item_features.npz")),
         bool(facts["has_times"]),
         bool(facts["has_values"]),
+        tuple(facts["kinds"]),
     )

@@ -25,12 +25,14 @@ class Histories:
         item_rows: Item rows int32 ``(events,)``.
         timestamps: Seconds since the epoch, float64 ``(events,)``; 0 where the data has no time.
         values: Standardised values float32 ``(events,)``; 0 where unknown.
+        kinds: Codes of the events' kinds uint8 ``(events,)``, see ``core.dataset.Dataset.kinds``; 0 where unknown.
     """
 
     starts: np.ndarray
     item_rows: np.ndarray
     timestamps: np.ndarray
     values: np.ndarray
+    kinds: np.ndarray
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -48,6 +50,7 @@ class Histories:
         timestamps: np.ndarray,
         values: np.ndarray,
         n_users: int,
+        kinds: np.ndarray | None = None,
     ) -> Histories:
         """Groups events by user, newest first; equal times keep the later event of the input first.
 
@@ -57,6 +60,7 @@ class Histories:
             timestamps: seconds ``(events,)``.
             values: float ``(events,)``.
             n_users: U, users without events included.
+            kinds: int ``(events,)``; all unknown when None.
         """
         order = np.lexsort((-np.arange(len(user_rows)), -timestamps, user_rows))
         starts = np.zeros(n_users + 1, dtype=np.int64)
@@ -66,12 +70,13 @@ class Histories:
             item_rows[order].astype(np.int32),
             timestamps[order].astype(np.float64),
             values[order].astype(np.float32),
+            np.zeros(len(order), np.uint8) if kinds is None else kinds[order].astype(np.uint8),
         )
 
     def of(self, user: int) -> UserHistory:
         """One user's events."""
         part = slice(self.starts[user], self.starts[user + 1])
-        return UserHistory(self.item_rows[part], self.timestamps[part], self.values[part])
+        return UserHistory(self.item_rows[part], self.timestamps[part], self.values[part], self.kinds[part])
 
     def select(self, users: np.ndarray) -> Histories:
         """The histories of ``users`` (row numbers ``(n,)``), in that order."""
@@ -79,7 +84,7 @@ class Histories:
         starts = np.zeros(len(users) + 1, dtype=np.int64)
         np.cumsum(lengths, out=starts[1:])
         index = np.repeat(self.starts[users] - starts[:-1], lengths) + np.arange(starts[-1])
-        return Histories(starts, self.item_rows[index], self.timestamps[index], self.values[index])
+        return Histories(starts, self.item_rows[index], self.timestamps[index], self.values[index], self.kinds[index])
 
     def __iter__(self) -> Iterator[UserHistory]:
         return (self.of(user) for user in range(len(self)))
@@ -92,12 +97,15 @@ class UserHistory:
     item_rows: np.ndarray
     timestamps: np.ndarray
     values: np.ndarray
+    kinds: np.ndarray
 
     def __len__(self) -> int:
         return len(self.item_rows)
 
 
-EMPTY_HISTORY = UserHistory(np.zeros(0, np.int32), np.zeros(0, np.float64), np.zeros(0, np.float32))
+EMPTY_HISTORY = UserHistory(
+    np.zeros(0, np.int32), np.zeros(0, np.float64), np.zeros(0, np.float32), np.zeros(0, np.uint8)
+)
 
 
 @dataclass(frozen=True)
@@ -108,12 +116,14 @@ class PaddedHistories:
         rows: int64 ``(B, L)``, newest first, padded with ``n_items``.
         ages: float32 ``(B, L)``, days before the user's newest event.
         values: float32 ``(B, L)``.
+        kinds: int64 ``(B, L)``.
         exclude: int64 ``(B, X)``, rows that must not be recommended, padded with ``n_items``.
     """
 
     rows: np.ndarray
     ages: np.ndarray
     values: np.ndarray
+    kinds: np.ndarray
     exclude: np.ndarray
 
 
@@ -144,9 +154,11 @@ def pad(histories: Histories, n_items: int, extra_exclude: list[np.ndarray] | No
     rows = np.full((count, width), n_items, dtype=np.int64)
     ages = np.zeros((count, width), dtype=np.float32)
     values = np.zeros((count, width), dtype=np.float32)
+    kinds = np.zeros((count, width), dtype=np.int64)
     source = (histories.starts[:-1, None] + offsets)[valid]
     rows[valid] = histories.item_rows[source]
     values[valid] = histories.values[source]
+    kinds[valid] = histories.kinds[source]
     if len(source):
         newest = histories.timestamps[np.repeat(histories.starts[:-1], kept)]
         ages[valid] = (newest - histories.timestamps[source]) / SECONDS_PER_DAY
@@ -158,4 +170,4 @@ def pad(histories: Histories, n_items: int, extra_exclude: list[np.ndarray] | No
     exclude[seen] = histories.item_rows
     for user, more in enumerate(extras):
         exclude[user, lengths[user] : totals[user]] = more
-    return PaddedHistories(rows, ages, values, exclude)
+    return PaddedHistories(rows, ages, values, kinds, exclude)

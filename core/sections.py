@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Split = Literal["train", "valid", "test"]
+
+LONGEST_SORT = 3840
+"""Most elements that TensorRT's TopK takes."""
 
 
 class Section(BaseModel):
@@ -130,10 +133,20 @@ class GatSettings(Section):
 
 
 class RecallSettings(Section):
-    candidates: int = Field(200, ge=1, le=1920)
-    """K, candidates per recall source. The rank graph sorts both lists at once, and TensorRT's TopK ends at 3840."""
+    sources: tuple[str, ...] = Field(("mf", "gat"), min_length=1)
+    """Recall models that are trained and served side by side; the ranker merges their candidates."""
+    candidates: int = Field(200, ge=1)
+    """K, candidates per recall source. The rank graph sorts all lists at once, and TensorRT's TopK ends at 3840."""
     popularity_half_life_days: float = Field(30.0, gt=0)
     """Users without a history get what is popular: an event counts half for each such time before the newest one."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if len(set(self.sources)) != len(self.sources):
+            raise ValueError("recall.sources names a model twice")
+        if len(self.sources) * self.candidates > LONGEST_SORT:
+            raise ValueError(f"recall.candidates times the number of recall.sources is above {LONGEST_SORT}")
+        return self
 
 
 class RankerSettings(Section):

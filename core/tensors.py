@@ -6,6 +6,7 @@ Shapes leave out the batch axis B. A string names an axis (see ``core``); ``-1``
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -88,16 +89,26 @@ HISTORY_AGES = TensorSpec(
 HISTORY_VALUES = TensorSpec(
     "history_values", DType.FP32, ("L",), "standardised event value (rating); 0 where unknown or padded"
 )
+HISTORY_KINDS = TensorSpec(
+    "history_kinds", DType.INT64, ("L",), "code of the event's kind (click, purchase, …); 0 where unknown or padded"
+)
 EXCLUDE_ROWS = TensorSpec(
     "exclude_rows", DType.INT64, ("X",), "rows of all seen and excluded items, padded with row I (n_items)"
 )
 USER_FEATURES = TensorSpec("user_features", DType.INT64, ("F",), "user attribute codes, 0 is unknown")
 
 # --- recall: best first, ties to the lower row ---------------------------------------------------
-MF_ROWS = TensorSpec("mf_rows", DType.INT64, ("K",), "candidate rows by matrix factorisation")
-MF_SCORES = TensorSpec("mf_scores", DType.FP32, ("K",), "their scores; <= MASKED marks no candidate")
-GAT_ROWS = TensorSpec("gat_rows", DType.INT64, ("K",), "candidate rows by graph attention")
-GAT_SCORES = TensorSpec("gat_scores", DType.FP32, ("K",), "their scores; <= MASKED marks no candidate")
+RECALL_PREFIX = "recall_"
+"""Name of a recall step without its source."""
+
+
+def recall_tensors(source: str) -> tuple[TensorSpec, TensorSpec]:
+    """Candidate rows and scores of one recall source (mf, gat, …)."""
+    return (
+        TensorSpec(f"{source}_rows", DType.INT64, ("K",), f"candidate rows by {source}"),
+        TensorSpec(f"{source}_scores", DType.FP32, ("K",), "their scores; <= MASKED marks no candidate"),
+    )
+
 
 # --- rank ----------------------------------------------------------------------------------------
 RANKED_ROWS = TensorSpec("ranked_rows", DType.INT64, ("R",), "merged candidates, best first, without repeats")
@@ -130,31 +141,45 @@ class StepSpec:
     outputs: tuple[TensorSpec, ...]
 
 
-HISTORY = (HISTORY_ROWS, HISTORY_AGES, HISTORY_VALUES)
+HISTORY = (HISTORY_ROWS, HISTORY_AGES, HISTORY_VALUES, HISTORY_KINDS)
 
 CONTEXT = StepSpec(
     "context", "python", (USER_ID, SESSION_ITEMS, EXCLUDE_ITEMS), (*HISTORY, EXCLUDE_ROWS, USER_FEATURES)
 )
-RECALL_MF = StepSpec("recall_mf", "onnxruntime", (*HISTORY, EXCLUDE_ROWS), (MF_ROWS, MF_SCORES))
-RECALL_GAT = StepSpec("recall_gat", "onnxruntime", (*HISTORY, EXCLUDE_ROWS), (GAT_ROWS, GAT_SCORES))
-RANK = StepSpec(
-    "rank",
-    "onnxruntime",
-    (*HISTORY, USER_FEATURES, MF_ROWS, MF_SCORES, GAT_ROWS, GAT_SCORES),
-    (RANKED_ROWS, RANKED_SCORES, REASON_ROWS, REASON_WEIGHTS),
-)
+RANK = "rank"
+"""Name of the rank step; its inputs depend on the sources."""
 RESPOND = StepSpec(
     "respond",
     "python",
     (K_RETURNED, RANKED_ROWS, RANKED_SCORES, REASON_ROWS, REASON_WEIGHTS),
     (ITEM_IDS, SCORES, REASON_IDS, REASON_SHARES, RELEASE),
 )
-STEPS = (CONTEXT, RECALL_MF, RECALL_GAT, RANK, RESPOND)
-"""The ensemble in order; the two recall steps run in parallel."""
-
 ENSEMBLE = StepSpec("recommend", "ensemble", (USER_ID, SESSION_ITEMS, EXCLUDE_ITEMS, K_RETURNED), RESPOND.outputs)
 
 
-def step(name: str) -> StepSpec:
-    """The step called ``name``. Raises KeyError for a name that is no step."""
-    return {spec.name: spec for spec in STEPS}[name]
+def recall_step(source: str) -> StepSpec:
+    """The leaf that finds candidates by one source. All sources have the same inputs."""
+    return StepSpec(
+        f"{RECALL_PREFIX}{source}", "onnxruntime", (*HISTORY, EXCLUDE_ROWS, USER_FEATURES), recall_tensors(source)
+    )
+
+
+def rank_step(sources: Sequence[str]) -> StepSpec:
+    """The leaf that merges the candidates of ``sources`` and orders them."""
+    candidates = tuple(tensor for source in sources for tensor in recall_tensors(source))
+    return StepSpec(
+        RANK,
+        "onnxruntime",
+        (HISTORY_ROWS, HISTORY_AGES, HISTORY_VALUES, USER_FEATURES, *candidates),
+        (RANKED_ROWS, RANKED_SCORES, REASON_ROWS, REASON_WEIGHTS),
+    )
+
+
+def graph_steps(sources: Sequence[str]) -> tuple[StepSpec, ...]:
+    """The steps that compute, in order."""
+    return (*map(recall_step, sources), rank_step(sources))
+
+
+def steps(sources: Sequence[str]) -> tuple[StepSpec, ...]:
+    """The ensemble's steps in order; the recall steps run in parallel."""
+    return (CONTEXT, *graph_steps(sources), RESPOND)

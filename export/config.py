@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from google.protobuf import text_format
@@ -13,7 +14,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from core.sections import ServingSettings
 from core.settings import ROOT, Settings
-from core.tensors import ENSEMBLE, STEPS, DType, StepSpec, TensorSpec
+from core.tensors import ENSEMBLE, DType, StepSpec, TensorSpec, steps
 
 COMMITTED = ROOT / "model_repository"
 DEFAULT_FEATURES = 1
@@ -26,19 +27,24 @@ OTHER_AXES = {"S": 1, "X": 16}
 
 
 def render_configs(
-    version: int, sizes: dict[str, int], max_batch: int, serving: ServingSettings | None = None
+    version: int,
+    sources: Sequence[str],
+    sizes: dict[str, int],
+    max_batch: int,
+    serving: ServingSettings | None = None,
 ) -> dict[str, str]:
     """Text of config.pbtxt for each leaf and for the ensemble, by model name.
 
     Args:
         version: The release's version number; leaves serve only it and every ensemble step is pinned to it.
+        sources: Recall sources in order.
         sizes: The axes that this release fixes: K, R, F. Others stay dynamic.
         max_batch: Largest batch of every model.
         serving: Instances, threads, queues; the defaults when None.
     """
     serving = serving or ServingSettings()
-    configs = [leaf_config(spec, (version,), sizes, max_batch, serving) for spec in STEPS]
-    configs.append(ensemble_config(ENSEMBLE.name, version, sizes, max_batch))
+    configs = [leaf_config(spec, (version,), sizes, max_batch, serving) for spec in steps(sources)]
+    configs.append(ensemble_config(version, sources, sizes, max_batch))
     return {config.name: config_text(config) for config in configs}
 
 
@@ -71,17 +77,17 @@ def leaf_config(
     return config
 
 
-def ensemble_config(name: str, version: int, sizes: dict[str, int], max_batch: int) -> pb.ModelConfig:
+def ensemble_config(version: int, sources: Sequence[str], sizes: dict[str, int], max_batch: int) -> pb.ModelConfig:
     """Config of the ensemble: every step pinned to ``version``, since unpinned steps mix two releases in one answer."""
     config = pb.ModelConfig(
-        name=name,
+        name=ENSEMBLE.name,
         platform="ensemble",
         max_batch_size=max_batch,
         input=[_input(tensor, sizes, ragged=False) for tensor in ENSEMBLE.inputs],
         output=[pb.ModelOutput(name=t.name, data_type=_type(t.dtype), dims=t.dims(sizes)) for t in ENSEMBLE.outputs],
         version_policy=pb.ModelVersionPolicy(specific=pb.ModelVersionPolicy.Specific(versions=[version])),
     )
-    for spec in STEPS:
+    for spec in steps(sources):
         step = config.ensemble_scheduling.step.add(model_name=spec.name, model_version=version)
         for tensor in spec.inputs:
             step.input_map[tensor.name] = tensor.name
@@ -103,7 +109,9 @@ def default_sizes(settings: Settings) -> dict[str, int]:
 def committed_configs() -> dict[Path, str]:
     """Path and wanted text of each committed config.pbtxt."""
     settings = Settings()
-    texts = render_configs(1, default_sizes(settings), settings.export.max_batch, settings.serving)
+    texts = render_configs(
+        1, settings.recall.sources, default_sizes(settings), settings.export.max_batch, settings.serving
+    )
     return {COMMITTED / name / "config.pbtxt": text for name, text in texts.items()}
 
 

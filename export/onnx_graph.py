@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import warnings
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
@@ -12,7 +14,7 @@ from torch import nn
 
 from core.errors import ExportError
 from core.histories import LONGEST_HISTORY
-from core.tensors import STEPS, DType, StepSpec, TensorSpec
+from core.tensors import DType, StepSpec, TensorSpec
 
 INLINE_LIMIT_BYTES = 1_500_000_000
 """Weights stay inside the file below this size; protobuf ends at 2 GB."""
@@ -73,7 +75,7 @@ def export_graph(
                 opset_version=opset,
                 input_names=[tensor.name for tensor in spec.inputs],
                 output_names=[tensor.name for tensor in spec.outputs],
-                dynamic_shapes=shapes,
+                dynamic_shapes=_as_arguments(module, shapes),
                 external_data=False,
                 verbose=False,
             )
@@ -82,6 +84,13 @@ def export_graph(
     finally:
         exporter_log.setLevel(level)
     check_graph(path, spec, opset)
+
+
+def _as_arguments(module: nn.Module, shapes: tuple[dict[int, Any], ...]) -> tuple[Any, ...]:
+    """Groups the shapes as the arguments of ``forward`` are: those of ``*arguments`` together."""
+    parameters = list(inspect.signature(module.forward).parameters.values())
+    fixed = sum(parameter.kind is not inspect.Parameter.VAR_POSITIONAL for parameter in parameters)
+    return shapes if fixed == len(parameters) else (*shapes[:fixed], shapes[fixed:])
 
 
 def check_graph(path: Path, spec: StepSpec, opset: int) -> None:
@@ -102,10 +111,10 @@ def check_graph(path: Path, spec: StepSpec, opset: int) -> None:
         _check_value(path, tensor, value)
 
 
-def fixed_axes(path: Path) -> dict[str, int]:
-    """Sizes of the axes that a graph fixes (K, R, F), read from its inputs and outputs by name."""
+def fixed_axes(path: Path, spec: StepSpec) -> dict[str, int]:
+    """Sizes of the axes that the graph of a step fixes (K, R, F), read from its inputs and outputs by name."""
     model = onnx.load(path, load_external_data=False)
-    known = {tensor.name: tensor for spec in STEPS for tensor in (*spec.inputs, *spec.outputs)}
+    known = {tensor.name: tensor for tensor in (*spec.inputs, *spec.outputs)}
     sizes: dict[str, int] = {}
     for value in (*model.graph.input, *model.graph.output):
         for axis, dim in zip(known[value.name].shape, value.type.tensor_type.shape.dim[1:], strict=True):

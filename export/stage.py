@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from torch import nn
@@ -15,18 +13,14 @@ from core.progress import SILENT, Progress
 from core.settings import Settings
 from core.tensors import (
     EXCLUDE_ROWS,
-    GAT_ROWS,
-    GAT_SCORES,
     HISTORY_AGES,
+    HISTORY_KINDS,
     HISTORY_ROWS,
     HISTORY_VALUES,
-    MF_ROWS,
-    MF_SCORES,
     RANK,
-    RECALL_GAT,
-    RECALL_MF,
     USER_FEATURES,
     StepSpec,
+    graph_steps,
 )
 from export.onnx_graph import export_graph, fixed_axes
 from export.parity import Comparison, Feeds, as_report, check_parity, run_torch
@@ -36,19 +30,10 @@ from training.models.recall import load_model
 ODD_BATCH = 7
 
 
-@dataclass(frozen=True)
-class ServedModels:
-    """The three trained modules that become graphs."""
-
-    mf: nn.Module
-    gat: nn.Module
-    ranker: nn.Module
-
-
 def export_models(settings: Settings, progress: Progress = SILENT) -> Artifact:
     """Exports the newest ranker with the recall models and dataset it was trained on.
 
-    Writes recall_mf.onnx, recall_gat.onnx, rank.onnx and parity.json.
+    Writes recall_<source>.onnx, rank.onnx and parity.json.
 
     Raises:
         ArtifactError: Nothing trained yet.
@@ -56,9 +41,11 @@ def export_models(settings: Settings, progress: Progress = SILENT) -> Artifact:
     """
     var = settings.paths.var
     ranker = latest_artifact(var, "ranker")
-    mf, gat, data = (parent_artifact(ranker, var, kind) for kind in ("mf", "gat", "dataset"))
+    last = load_ranker(ranker)
+    sources = last.shape.sources
+    data, *recall = (parent_artifact(ranker, var, kind) for kind in ("dataset", *sources))
     dataset = load_dataset(data)
-    models = ServedModels(load_model(mf), load_model(gat), load_ranker(ranker))
+    modules: list[nn.Module] = [*map(load_model, recall), last]
     batches = sorted({1, 2, ODD_BATCH, settings.export.max_batch})
     feeds = [sample_requests(dataset, settings, batch) for batch in batches]
     with create_artifact(
@@ -66,12 +53,12 @@ def export_models(settings: Settings, progress: Progress = SILENT) -> Artifact:
         "graphs",
         settings={"export": settings.export.model_dump(mode="json")},
         seed=settings.train.seed,
-        parents=(data, mf, gat, ranker),
+        parents=(data, *recall, ranker),
     ) as draft:
         results: list[Comparison] = []
         sizes: dict[str, int] = {}
-        with progress.bar("export", 3) as bar:
-            for spec, module in ((RECALL_MF, models.mf), (RECALL_GAT, models.gat), (RANK, models.ranker)):
+        with progress.bar("export", len(modules)) as bar:
+            for spec, module in zip(graph_steps(sources), modules, strict=True):
                 path = draft.path / f"{spec.name}.onnx"
                 example = {t.name: torch.from_numpy(_example(feeds)[t.name]) for t in spec.inputs}
                 limits = {"opset": settings.export.opset, "max_batch": settings.export.max_batch}
@@ -79,10 +66,10 @@ def export_models(settings: Settings, progress: Progress = SILENT) -> Artifact:
                 results += check_parity(module, spec, path, [_inputs_of(spec, feed) for feed in feeds])
                 for feed in feeds:
                     feed.update(_outputs_of(module, spec, feed))
-                sizes |= fixed_axes(path)
+                sizes |= fixed_axes(path, spec)
                 bar.advance(note=spec.name)
         write_json(draft.path / "parity.json", as_report(results))
-        draft.tensors |= {"sizes": sizes, "n_items": dataset.n_items}
+        draft.tensors |= {"sizes": sizes, "n_items": dataset.n_items, "sources": sources}
         draft.metrics |= {
             "parity_worst": {
                 name: max(r.worst for r in results if r.output == name)
@@ -93,7 +80,7 @@ def export_models(settings: Settings, progress: Progress = SILENT) -> Artifact:
     done = draft.finished()
     size_mb = sum(record.size_bytes for record in done.manifest.files) / 1e6
     progress.say(
-        f"export: 3 graphs, {size_mb:.1f} MB, parity with torch at batch {', '.join(map(str, batches))}, "
+        f"export: {len(modules)} graphs, {size_mb:.1f} MB, parity with torch at batch {', '.join(map(str, batches))}, "
         f"{done.manifest.seconds:.1f} s"
     )
     return done
@@ -108,12 +95,13 @@ def sample_requests(dataset: Dataset, settings: Settings, batch: int) -> Feeds:
     codes = dataset.user_features.codes[users].astype(np.int64)
     if batch > 1:  # an unknown user: nothing but padding
         padded.rows[-1], padded.exclude[-1] = dataset.n_items, dataset.n_items
-        padded.ages[-1], padded.values[-1] = 0, 0
+        padded.ages[-1], padded.values[-1], padded.kinds[-1] = 0, 0, 0
         codes[-1] = 0
     return {
         HISTORY_ROWS.name: padded.rows,
         HISTORY_AGES.name: padded.ages,
         HISTORY_VALUES.name: padded.values,
+        HISTORY_KINDS.name: padded.kinds,
         EXCLUDE_ROWS.name: padded.exclude,
         USER_FEATURES.name: codes if codes.shape[1] else np.zeros((batch, 1), dtype=np.int64),
     }
@@ -129,7 +117,6 @@ def _inputs_of(spec: StepSpec, feed: Feeds) -> Feeds:
 
 
 def _outputs_of(module: nn.Module, spec: StepSpec, feed: Feeds) -> Feeds:
-    if spec is RANK:
+    if spec.name == RANK:
         return {}
-    names = (MF_ROWS.name, MF_SCORES.name) if spec is RECALL_MF else (GAT_ROWS.name, GAT_SCORES.name)
-    return dict(zip(names, run_torch(module.eval(), spec, feed), strict=True))
+    return dict(zip((tensor.name for tensor in spec.outputs), run_torch(module.eval(), spec, feed), strict=True))

@@ -38,15 +38,16 @@ for _stage in STAGES:
 
 @app.command()
 def train(
-    models: Annotated[list[str] | None, typer.Argument(help="mf, gat, ranker; all of them by default.")] = None,
+    models: Annotated[
+        list[str] | None, typer.Argument(help="Recall models, ranker; recall.sources and ranker by default.")
+    ] = None,
     config: ConfigOption = None,
     set_: SetOption = None,
 ) -> None:
-    """Train both recall models and the ranker, or the named ones."""
-    from training.stage import MODELS
+    """Train the recall models and the ranker, or the named ones."""
     from training.stage import train as train_models
 
-    train_models(settings_from(config, set_), Terminal(), tuple(models or MODELS))
+    train_models(settings_from(config, set_), Terminal(), tuple(models or ()))
 
 
 @app.command()
@@ -68,7 +69,7 @@ def recommend(
     user: Annotated[str | None, typer.Argument(help="One external user id.")] = None,
     users: Annotated[Path | None, typer.Option(help="File with user ids: one a line, or CSV with user_id.")] = None,
     k: Annotated[int, typer.Option(help="Items per user.")] = 10,
-    stage: Annotated[str, typer.Option(help="pipeline, mf, gat or popularity.")] = "pipeline",
+    stage: Annotated[str, typer.Option(help="pipeline, popularity, or a recall source such as gat.")] = "pipeline",
     out: Annotated[Path | None, typer.Option(help="CSV to write: user_id,item_id,rank,score.")] = None,
     session: Annotated[list[str] | None, typer.Option(help="Newest item of the session; repeat, oldest first.")] = None,
     exclude: Annotated[list[str] | None, typer.Option(help="Item that must not come back; may repeat.")] = None,

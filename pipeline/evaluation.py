@@ -13,7 +13,7 @@ from core.dataset import SPLITS, load_dataset
 from core.errors import SettingsError
 from core.settings import Settings
 from pipeline.console import Terminal
-from pipeline.measure import STAGES, evaluate
+from pipeline.measure import evaluate
 from serving.local import LocalPipeline
 
 
@@ -61,8 +61,8 @@ def as_table(report: dict[str, Any], ks: tuple[int, ...]) -> Table:
     short = [name.replace("recall", "R").replace("ndcg", "NDCG") for name in columns]
     for name in (short[0], "± se", *short[1:], f"cover@{ks[0]}"):
         table.add_column(name, justify="right", no_wrap=True)
-    for stage in STAGES:
-        warm, beyond = report["models"][stage]["warm"], report["models"][stage]["beyond"]
+    for stage, figures in report["models"].items():
+        warm, beyond = figures["warm"], figures["beyond"]
         table.add_row(
             stage,
             f"{warm[columns[0]]:.4f}",

@@ -20,10 +20,10 @@ from core.metrics import (
     truth_of,
 )
 from core.progress import SILENT, Progress
-from serving.local import LocalPipeline, StageName
+from serving.local import PIPELINE, POPULARITY, LocalPipeline
 
-STAGES = ("popularity", "mf", "gat", "recall", "pipeline")
-"""What is measured; ``recall`` merges both candidate lists by reciprocal rank."""
+RECALL = "recall"
+"""Stage that merges the candidate lists of all sources by reciprocal rank."""
 
 FUSION_CONSTANT = 60
 """Reciprocal rank fusion, Cormack, Clarke and Büttcher 2009: score = sum over lists of 1 / (60 + rank)."""
@@ -116,19 +116,18 @@ def recommend_lists(
 ) -> dict[str, np.ndarray]:
     """Item rows per stage for the given users, best first, -1 where a list is short.
 
-    All ``(U, k)`` but mf and gat, which keep all K candidates: the merged recall list is drawn from those.
+    All ``(U, k)`` but those of recall sources, which keep all K candidates: the merged list is drawn from them.
     """
     user_ids = list(dataset.users.ids[user_rows])
     lists: dict[str, np.ndarray] = {}
-    stages: tuple[StageName, ...] = ("popularity", "mf", "gat", "pipeline")
-    with progress.bar("evaluate", len(STAGES)) as bar:
-        for name in stages:
-            width = max(k, pipeline.info.sizes["K"]) if name in ("mf", "gat") else k
+    sources = pipeline.info.sources
+    with progress.bar("evaluate", len(pipeline.stages)) as bar:
+        for name in pipeline.stages:
+            width = max(k, pipeline.info.sizes["K"]) if name in sources else k
             lists[name] = pipeline.recommend_rows(user_ids, width, stage=name)
             bar.advance(note=name)
-        lists["recall"] = fuse((lists["mf"], lists["gat"]), dataset.n_items, k)
-        bar.advance(note="recall")
-    return {name: lists[name] for name in STAGES}
+    lists[RECALL] = fuse(tuple(lists[name] for name in sources), dataset.n_items, k)
+    return {name: lists[name] for name in (POPULARITY, *sources, RECALL, PIPELINE)}
 
 
 def fuse(lists: tuple[np.ndarray, ...], n_items: int, k: int) -> np.ndarray:
@@ -162,9 +161,9 @@ def _differences(
 ) -> dict[str, Any]:
     if not warm.any():
         return {}
-    ours = per_user["pipeline"][metric][warm]
+    ours = per_user[PIPELINE][metric][warm]
     out = {}
-    for name in STAGES[:-1]:
+    for name in (name for name in per_user if name != PIPELINE):
         gap = paired_bootstrap(ours, per_user[name][metric][warm], np.random.default_rng(seed))
         out[name] = {
             "metric": metric,

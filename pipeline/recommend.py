@@ -6,7 +6,6 @@ import csv
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 from rich.console import Console
 from rich.table import Table
@@ -17,7 +16,7 @@ from core.errors import RequestError
 from core.settings import Settings
 from pipeline.console import Terminal
 from serving.client import ConchClient, Recommendation
-from serving.local import LocalPipeline, StageName
+from serving.local import PIPELINE, LocalPipeline
 
 SHOWN_HISTORY = 8
 
@@ -28,7 +27,7 @@ class Ask:
 
     Attributes:
         k: Items per user.
-        stage: pipeline, mf, gat or popularity.
+        stage: pipeline, popularity, or a recall source.
         session: Newest items, oldest first.
         exclude: Items that must not come back.
         triton: Ask the running server instead of the graphs in process.
@@ -120,7 +119,7 @@ def show(console: Console, dataset: Dataset, answer: Recommendation, fit: tuple[
 def _answerer(settings: Settings, ask: Ask, release: Path) -> LocalPipeline | ConchClient:
     if not ask.triton:
         return LocalPipeline(release, threads=settings.serving.local_threads)
-    if ask.stage != "pipeline":
+    if ask.stage != PIPELINE:
         raise RequestError(
             f"Triton serves the whole pipeline, not {ask.stage} alone",
             where="--stage",
@@ -135,4 +134,4 @@ def _ask(source: LocalPipeline | ConchClient, users: list[str], ask: Ask) -> lis
     exclude = [list(ask.exclude)] * len(users) if ask.exclude else None
     if isinstance(source, ConchClient):
         return source.recommend(users, k=ask.k, session_items=session, exclude=exclude)
-    return source.recommend(users, k=ask.k, session_items=session, exclude=exclude, stage=cast(StageName, ask.stage))
+    return source.recommend(users, k=ask.k, session_items=session, exclude=exclude, stage=ask.stage)

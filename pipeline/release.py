@@ -11,7 +11,7 @@ from core.artifacts import Artifact, create_artifact, latest_artifact, load_arti
 from core.dataset import Dataset, load_dataset
 from core.progress import SILENT, Progress
 from core.settings import ROOT, Settings
-from core.tensors import CONTEXT, ENSEMBLE, RESPOND, STEPS
+from core.tensors import CONTEXT, ENSEMBLE, RESPOND, steps
 from export.config import render_configs
 from serving.lint import lint_repository
 from serving.release import GRAPH_FILE, REPOSITORY, STEP_FILE, ReleaseInfo
@@ -32,7 +32,8 @@ def assemble_release(settings: Settings, progress: Progress = SILENT) -> Artifac
     var = settings.paths.var
     graphs = latest_artifact(var, "graphs")
     data = parent_artifact(graphs, var, "dataset")
-    fit = tuple(parent_artifact(graphs, var, "mf").manifest.settings["train"]["fit"])
+    sources = tuple(graphs.manifest.tensors["sources"])
+    fit = tuple(parent_artifact(graphs, var, sources[0]).manifest.settings["train"]["fit"])
     version = next_version(var)
     with create_artifact(
         var,
@@ -45,6 +46,7 @@ def assemble_release(settings: Settings, progress: Progress = SILENT) -> Artifac
         info = ReleaseInfo(
             release_id=f"r{version:06d}",
             version=version,
+            sources=sources,
             sizes=graphs.manifest.tensors["sizes"],
             n_items=dataset.n_items,
             max_batch=graphs.manifest.settings["export"]["max_batch"],
@@ -55,7 +57,7 @@ def assemble_release(settings: Settings, progress: Progress = SILENT) -> Artifac
         info.write(draft.path)
         repository = draft.path / REPOSITORY
         _write_configs(repository, info, settings)
-        for spec in STEPS:
+        for spec in steps(sources):
             folder = repository / spec.name / str(version)
             if spec.backend == "python":
                 shutil.copyfile(MODEL_SOURCES / spec.name / "1" / STEP_FILE, folder / STEP_FILE)
@@ -64,7 +66,13 @@ def assemble_release(settings: Settings, progress: Progress = SILENT) -> Artifac
         _write_states(repository, info, dataset, fit)
         info.write(repository / ENSEMBLE.name / str(version))  # Triton wants a version folder; artefacts list files
         lint_repository(repository)
-        draft.tensors |= {"release_id": info.release_id, "version": version, "fit": fit, "sizes": info.sizes}
+        draft.tensors |= {
+            "release_id": info.release_id,
+            "version": version,
+            "fit": fit,
+            "sizes": info.sizes,
+            "sources": sources,
+        }
     release = draft.finished()
     size_mb = sum(record.size_bytes for record in release.manifest.files) / 1e6
     progress.say(
@@ -82,7 +90,7 @@ def next_version(var: Path) -> int:
 
 
 def _write_configs(repository: Path, info: ReleaseInfo, settings: Settings) -> None:
-    for name, text in render_configs(info.version, info.sizes, info.max_batch, settings.serving).items():
+    for name, text in render_configs(info.version, info.sources, info.sizes, info.max_batch, settings.serving).items():
         (repository / name / str(info.version)).mkdir(parents=True)
         (repository / name / "config.pbtxt").write_text(text, encoding="utf-8")
 

@@ -60,7 +60,7 @@ def _release(settings: Settings, progress: Progress) -> list[Artifact]:
 
 STAGES = (
     Stage("dataset", (), ("dataset",), "Read, clean and split the events; learn vocabularies and features.", _dataset),
-    Stage("train", ("dataset",), ("mf", "gat", "ranker"), "Train both recall models and the ranker.", _train),
+    Stage("train", ("dataset",), ("mf", "gat", "ranker"), "Train the recall models and the ranker.", _train),
     Stage("export", ("ranker", "gat", "mf"), ("graphs",), "Export to ONNX and prove parity with torch.", _export),
     Stage(
         "release", ("graphs", "dataset"), ("release",), "Assemble a Triton release and make it the live one.", _release

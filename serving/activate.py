@@ -21,11 +21,10 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from core.artifacts import MANIFEST, load_artifact, sha256_of, sync_folder
 from core.errors import ReleaseError
-from core.tensors import ENSEMBLE, STEPS
-from serving.lint import CONFIG_FILE, lint_repository, pinned_version, read_config, signature
+from core.tensors import ENSEMBLE
+from serving.lint import CONFIG_FILE, lint_repository, models_of, pinned_version, read_config, signature
 from serving.release import REPOSITORY, STEP_FILE, VERSION_NAME, ReleaseInfo, read_release
 
-MODELS = (*(spec.name for spec in STEPS), ENSEMBLE.name)
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
 
 AfterStep = Callable[[str], None]
@@ -79,7 +78,9 @@ def install_release(release: Path, repository: Path, after: AfterStep = lambda s
 
 
 def _same_shape(source: Path, repository: Path) -> bool:
-    for name in MODELS:
+    if models_of(source) != models_of(repository):
+        return False
+    for name in models_of(source):
         new, old = read_config(source / name), read_config(repository / name)
         if signature(new) != signature(old) or new.max_batch_size != old.max_batch_size:
             return False
@@ -99,18 +100,19 @@ def _replace_all(source: Path, repository: Path, staging: Path, after: AfterStep
 
 
 def _add_version(source: Path, repository: Path, staging: Path, old: int, new: int, after: AfterStep) -> None:
-    for name in MODELS:
+    *leaves, _ = models = models_of(source)
+    for name in models:
         _install_version(source / name / str(new), repository / name / str(new), staging, is_live=new == old)
         after(f"version of {name}")
-    for spec in STEPS:
-        config = read_config(source / spec.name)
+    for name in leaves:
+        config = read_config(source / name)
         del config.version_policy.specific.versions[:]
         config.version_policy.specific.versions.extend(sorted({old, new}))
-        _replace_config(config, repository / spec.name, staging)
-        after(f"config of {spec.name}")
+        _replace_config(config, repository / name, staging)
+        after(f"config of {name}")
     _replace_config(read_config(source / ENSEMBLE.name), repository / ENSEMBLE.name, staging)
     after("flipped")
-    for name in MODELS:
+    for name in models:
         for folder in (repository / name).iterdir():
             if VERSION_NAME.fullmatch(folder.name) and int(folder.name) not in (old, new):
                 folder.rename(staging / f"retired-{name}-{folder.name}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from core.histories import Histories, PaddedHistories, UserHistory, pad
-from core.tensors import EXCLUDE_ROWS, HISTORY_AGES, HISTORY_ROWS, HISTORY_VALUES, USER_FEATURES
+from core.tensors import EXCLUDE_ROWS, HISTORY_AGES, HISTORY_KINDS, HISTORY_ROWS, HISTORY_VALUES, USER_FEATURES
 from core.vocabulary import Vocabulary
 from serving.history import UserStates
 
@@ -34,6 +34,7 @@ class Context:
             HISTORY_ROWS.name: self.padded.rows,
             HISTORY_AGES.name: self.padded.ages,
             HISTORY_VALUES.name: self.padded.values,
+            HISTORY_KINDS.name: self.padded.kinds,
             EXCLUDE_ROWS.name: self.padded.exclude,
             USER_FEATURES.name: self.features,
         }
@@ -44,8 +45,8 @@ def build_context(
 ) -> Context:
     """Puts sessions before histories and pads both.
 
-    Session items count as the newest events, of age 0 and with no value: they stand before the history, an older
-    event on the same item gives way, and like all seen items they do not come back.
+    Session items count as the newest events, of age 0, with no value and of unknown kind: they stand before the
+    history, an older event on the same item gives way, and like all seen items they do not come back.
 
     Args:
         states: What the history store knows of B users.
@@ -70,6 +71,7 @@ def _with_session(history: UserHistory, items: Vocabulary, session: Ids) -> User
         np.concatenate([newest_first, history.item_rows[older]]),
         np.concatenate([np.repeat(now, len(newest_first)), history.timestamps[older]]),
         np.concatenate([np.zeros(len(newest_first), np.float32), history.values[older]]),
+        np.concatenate([np.zeros(len(newest_first), np.uint8), history.kinds[older]]),
     )
 
 
@@ -89,4 +91,5 @@ def _joined(histories: list[UserHistory]) -> Histories:
         np.concatenate([history.item_rows for history in histories]),
         np.concatenate([history.timestamps for history in histories]),
         np.concatenate([history.values for history in histories]),
+        np.concatenate([history.kinds for history in histories]),
     )

@@ -20,7 +20,8 @@ from core.histories import EMPTY_HISTORY, Histories, UserHistory
 from core.vocabulary import Vocabulary
 
 ROW_TYPE, TIME_TYPE, VALUE_TYPE, CODE_TYPE = np.dtype("<i4"), np.dtype("<f8"), np.dtype("<f4"), np.dtype("<i4")
-SCHEMA_VERSION = 1
+KIND_TYPE = np.dtype("u1")
+SCHEMA_VERSION = 2
 """Kept in SQLite's ``user_version``."""
 SCHEMA = """
 CREATE TABLE histories (
@@ -29,11 +30,12 @@ CREATE TABLE histories (
     item_rows BLOB NOT NULL,    -- int32, newest first
     timestamps BLOB NOT NULL,   -- float64, seconds since the epoch
     "values" BLOB NOT NULL,     -- float32, standardised
+    kinds BLOB NOT NULL,        -- uint8 codes
     features BLOB NOT NULL      -- int32 codes
 );
 CREATE TABLE facts (name TEXT PRIMARY KEY, value INTEGER NOT NULL);
 """
-FIND = 'SELECT item_rows, timestamps, "values", features FROM histories WHERE user_id = ?'
+FIND = 'SELECT item_rows, timestamps, "values", kinds, features FROM histories WHERE user_id = ?'
 
 
 @dataclass(frozen=True)
@@ -76,10 +78,13 @@ class SqliteHistoryStore:
             if found is None:
                 histories.append(EMPTY_HISTORY)
                 continue
-            rows, times, values, codes = found
+            rows, times, values, kinds, codes = found
             histories.append(
                 UserHistory(
-                    np.frombuffer(rows, ROW_TYPE), np.frombuffer(times, TIME_TYPE), np.frombuffer(values, VALUE_TYPE)
+                    np.frombuffer(rows, ROW_TYPE),
+                    np.frombuffer(times, TIME_TYPE),
+                    np.frombuffer(values, VALUE_TYPE),
+                    np.frombuffer(kinds, KIND_TYPE),
                 )
             )
             features[at] = np.frombuffer(codes, CODE_TYPE)
@@ -119,7 +124,7 @@ def write_history(path: Path, users: Vocabulary, histories: Histories, features:
         connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
         connection.execute("INSERT INTO facts VALUES ('n_features', ?)", (codes.shape[1],))
         connection.executemany(
-            "INSERT INTO histories VALUES (?, ?, ?, ?, ?, ?)", _records(users, histories, codes.astype(CODE_TYPE))
+            "INSERT INTO histories VALUES (?, ?, ?, ?, ?, ?, ?)", _records(users, histories, codes.astype(CODE_TYPE))
         )
         connection.execute("CREATE UNIQUE INDEX by_user ON histories (user_id)")
         connection.commit()
@@ -153,6 +158,7 @@ def _records(users: Vocabulary, histories: Histories, codes: np.ndarray) -> Iter
     rows = _bytes(histories.item_rows, ROW_TYPE)
     times = _bytes(histories.timestamps, TIME_TYPE)
     values = _bytes(histories.values, VALUE_TYPE)
+    kinds = _bytes(histories.kinds, KIND_TYPE)
     flat = _bytes(codes, CODE_TYPE)
     starts = histories.starts.tolist()
     width = codes.shape[1] * CODE_TYPE.itemsize
@@ -164,6 +170,7 @@ def _records(users: Vocabulary, histories: Histories, codes: np.ndarray) -> Iter
             rows[4 * start : 4 * stop],
             times[8 * start : 8 * stop],
             values[4 * start : 4 * stop],
+            kinds[start:stop],
             flat[width * row : width * (row + 1)],
         )
 

@@ -13,18 +13,18 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from core.errors import ReleaseError
-from core.tensors import ENSEMBLE, STEPS
+from core.tensors import ENSEMBLE, RANK, RECALL_PREFIX, steps
 from serving.release import GRAPH_FILE, RELEASE_FILE, STEP_FILE, VERSION_NAME
 from serving.state import HISTORY_FILE, STATE_FILE, VOCABULARY_FILE
 
 CONFIG_FILE = "config.pbtxt"
-GRAPHS = frozenset(spec.name for spec in STEPS if spec.backend == "onnxruntime")
 VERSION_FILES: dict[str, frozenset[str]] = {
     "context": frozenset({STEP_FILE, VOCABULARY_FILE, HISTORY_FILE, STATE_FILE}),
     "respond": frozenset({STEP_FILE, VOCABULARY_FILE, STATE_FILE}),
+    RANK: frozenset({GRAPH_FILE}),
     ENSEMBLE.name: frozenset({RELEASE_FILE}),
-} | {name: frozenset({GRAPH_FILE}) for name in GRAPHS}
-"""What each model's version folder holds: exactly this, and Python's compiled files."""
+}
+"""What each model's version folder holds, a recall step's being as rank's: this, and Python's compiled files."""
 COMPILED = "__pycache__"
 
 
@@ -47,12 +47,28 @@ def lint_repository(repository: Path) -> None:
         raise ReleaseError(
             "no model repository", where=str(repository), next_step="run `conch release`, then `conch activate`"
         )
-    found = {path.name for path in repository.iterdir()}
-    _expect(repository, "models in the repository", sorted(VERSION_FILES), sorted(found))
-    configs = {name: read_config(repository / name) for name in VERSION_FILES}
+    models = sorted(models_of(repository))
+    _expect(repository, "models in the repository", models, sorted(path.name for path in repository.iterdir()))
+    configs = {name: read_config(repository / name) for name in models}
     for name, config in configs.items():
         _lint_model(repository / name, config)
     _lint_ensemble(repository / ENSEMBLE.name / CONFIG_FILE, configs)
+
+
+def models_of(repository: Path) -> tuple[str, ...]:
+    """Names of the models that a repository should hold: the ensemble's steps in order, then the ensemble.
+
+    Raises:
+        ReleaseError: The ensemble's config cannot be read, or has no recall step.
+    """
+    path = repository / ENSEMBLE.name
+    named = [step.model_name for step in read_config(path).ensemble_scheduling.step]
+    sources = [name.removeprefix(RECALL_PREFIX) for name in named if name.startswith(RECALL_PREFIX)]
+    if not sources:
+        raise ReleaseError("ensemble has no recall step", where=str(path / CONFIG_FILE), found=", ".join(named))
+    wanted = [spec.name for spec in steps(sources)]
+    _expect(path / CONFIG_FILE, "steps", wanted, named)
+    return (*wanted, ENSEMBLE.name)
 
 
 def read_config(model: Path) -> pb.ModelConfig:
@@ -112,7 +128,7 @@ def _lint_model(model: Path, config: pb.ModelConfig) -> None:
                 expected=f"{CONFIG_FILE} and folders named {VERSION_NAME.pattern}",
             )
         versions.add(entry.name)
-        _lint_version(entry, VERSION_FILES[model.name])
+        _lint_version(entry, VERSION_FILES[RANK if model.name.startswith(RECALL_PREFIX) else model.name])
     missing = wanted - versions
     if missing:
         raise ReleaseError(
@@ -136,10 +152,9 @@ def _lint_version(folder: Path, files: frozenset[str]) -> None:
 def _lint_ensemble(path: Path, configs: dict[str, pb.ModelConfig]) -> None:
     ensemble = configs[ENSEMBLE.name]
     version = pinned_version(ensemble, path)
-    steps = ensemble.ensemble_scheduling.step
-    _expect(path, "steps", sorted(spec.name for spec in STEPS), sorted(step.model_name for step in steps))
+    scheduled = ensemble.ensemble_scheduling.step
     tensors = dict(signature(ensemble).inputs)
-    for step in steps:
+    for step in scheduled:
         leaf = configs[step.model_name]
         if version not in leaf.version_policy.specific.versions:
             raise ReleaseError(
@@ -157,7 +172,7 @@ def _lint_ensemble(path: Path, configs: dict[str, pb.ModelConfig]) -> None:
             )
         for name, kind in signature(leaf).outputs.items():
             tensors[step.output_map[name]] = kind
-    for step in steps:
+    for step in scheduled:
         wanted = signature(configs[step.model_name]).inputs
         for name, kind in wanted.items():
             _expect(path, f"tensor for input {name} of {step.model_name}", kind, tensors.get(step.input_map[name]))

@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, get_args
 
 import numpy as np
 import onnxruntime
@@ -18,16 +17,14 @@ from core.tensors import (
     EXCLUDE_ROWS,
     EXPLANATIONS,
     MASKED,
-    RANK,
     RANKED_ROWS,
     RANKED_SCORES,
     REASON_ROWS,
     REASON_WEIGHTS,
-    RECALL_GAT,
-    RECALL_MF,
     RELEASE,
     RESPOND,
     StepSpec,
+    graph_steps,
 )
 from serving.context import build_context
 from serving.history import UserStates
@@ -36,12 +33,11 @@ from serving.release import GRAPH_FILE, REPOSITORY, ReleaseInfo, read_release
 from serving.respond import Ranked, build_response
 from serving.state import Catalogue, read_context_state, read_respond_state
 
-StageName = Literal["pipeline", "mf", "gat", "popularity"]
+PIPELINE, POPULARITY = "pipeline", "popularity"
+"""Stages of every release; the others are its recall sources."""
 Tensors = dict[str, np.ndarray]
-GRAPHS = (RECALL_MF, RECALL_GAT, RANK)
 LOOKUP_CHUNK = 4_096
 """Users whose histories are held at once."""
-RECALL = {"mf": RECALL_MF, "gat": RECALL_GAT}
 
 
 class LocalPipeline:
@@ -57,14 +53,16 @@ class LocalPipeline:
 
     def __init__(self, release: Path, threads: int = 0) -> None:
         self.info: ReleaseInfo = read_release(release)
+        *recall, self._rank = graphs = graph_steps(self.info.sources)
+        self._recall = dict(zip(self.info.sources, recall, strict=True))
         folders = {
-            spec.name: release / REPOSITORY / spec.name / str(self.info.version) for spec in (CONTEXT, RESPOND, *GRAPHS)
+            spec.name: release / REPOSITORY / spec.name / str(self.info.version) for spec in (CONTEXT, RESPOND, *graphs)
         }
         self._context = read_context_state(folders[CONTEXT.name])
         self._respond = read_respond_state(folders[RESPOND.name])
         self._popularity = Catalogue.read(folders[RESPOND.name]).counts.astype(np.float32)
         self._sessions = {
-            spec.name: open_session(folders[spec.name] / GRAPH_FILE, threads or os.cpu_count() or 1) for spec in GRAPHS
+            spec.name: open_session(folders[spec.name] / GRAPH_FILE, threads or os.cpu_count() or 1) for spec in graphs
         }
 
     @property
@@ -72,13 +70,18 @@ class LocalPipeline:
         """The longest list of stage ``pipeline``."""
         return self.info.max_k
 
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """What can be asked alone: popularity, each recall source, the pipeline."""
+        return (POPULARITY, *self.info.sources, PIPELINE)
+
     def recommend(
         self,
         users: Sequence[str],
         k: int | Sequence[int] = 10,
         session_items: Sequence[Sequence[str]] | None = None,
         exclude: Sequence[Sequence[str]] | None = None,
-        stage: StageName = "pipeline",
+        stage: str = PIPELINE,
     ) -> list[Recommendation]:
         """The best items for each user with scores, ids and reasons; arguments as of ``ConchClient.recommend``.
 
@@ -104,7 +107,7 @@ class LocalPipeline:
             answers.update(zip(places, read_answer(part, response, latency_ms), strict=True))
         return [answers[place] for place in range(len(request))]
 
-    def recommend_rows(self, users: Sequence[str], k: int, stage: StageName = "pipeline") -> np.ndarray:
+    def recommend_rows(self, users: Sequence[str], k: int, stage: str = PIPELINE) -> np.ndarray:
         """Lists as item rows, for measuring: nothing is turned into strings.
 
         Args:
@@ -113,7 +116,7 @@ class LocalPipeline:
             stage: See ``recommend``.
 
         Returns:
-            int64 ``(U, k)``, best first; -1 where a list is short, as it is beyond R (pipeline) or K (mf, gat).
+            int64 ``(U, k)``, best first; -1 where a list is short, as it is beyond R (pipeline) or K (a recall source).
         """
         request = make_request(users, k)
         lists = np.full((len(request), k), -1, dtype=np.int64)
@@ -149,17 +152,18 @@ class LocalPipeline:
                 places = order[first : first + size].tolist()
                 yield [start + place for place in places], chunk.take(places), states.take(places)
 
-    def _ranked(self, part: Request, states: UserStates, stage: StageName) -> Ranked:
-        if stage not in get_args(StageName):
-            raise RequestError("no such stage", where="stage", expected=", ".join(get_args(StageName)), found=stage)
+    def _ranked(self, part: Request, states: UserStates, stage: str) -> Ranked:
+        if stage not in self.stages:
+            raise RequestError("no such stage", where="stage", expected=", ".join(self.stages), found=stage)
         context = build_context(states, part.session_items, part.exclude, self._context.items).tensors()
-        if stage == "popularity":
+        if stage == POPULARITY:
             return self._popular(context[EXCLUDE_ROWS.name], max(part.k))
-        if stage != "pipeline":
-            rows, scores = self._run(RECALL[stage], context).values()
+        if stage != PIPELINE:
+            rows, scores = self._run(self._recall[stage], context).values()
             return self._without_reasons(rows, scores)
-        candidates = self._run(RECALL_MF, context) | self._run(RECALL_GAT, context)
-        ranked = self._run(RANK, context | candidates)
+        for spec in self._recall.values():
+            context |= self._run(spec, context)
+        ranked = self._run(self._rank, context)
         return Ranked(*(ranked[t.name] for t in (RANKED_ROWS, RANKED_SCORES, REASON_ROWS, REASON_WEIGHTS)))
 
     def _run(self, spec: StepSpec, tensors: Tensors) -> Tensors:

@@ -3,7 +3,7 @@
 Its files:
     release.json                                    what it is (``ReleaseInfo``)
     repository/<model>/config.pbtxt                 one per step and one for the ensemble
-    repository/<graph>/<version>/model.onnx         recall_mf, recall_gat, rank
+    repository/<graph>/<version>/model.onnx         recall_<source> for each source, rank
     repository/context/<version>/                   model.py, vocabulary.parquet, history.sqlite, state.json
     repository/respond/<version>/                   model.py, vocabulary.parquet, state.json
     repository/recommend/<version>/release.json     a copy: the ensemble's version folder may not be missing
@@ -38,6 +38,8 @@ class ReleaseInfo(BaseModel):
     """In every response and every impression."""
     version: int = Field(ge=1, le=999_999_999)
     """Name of the release's version folder in every model."""
+    sources: tuple[str, ...] = Field(min_length=1)
+    """Recall sources in order."""
     sizes: dict[str, int]
     """The axes that this release fixes: K, R, F."""
     n_items: int = Field(ge=1)

@@ -19,13 +19,14 @@ from core.features import FeatureColumn, FeatureTable
 from core.histories import Histories
 from core.sections import ServingSettings
 from core.settings import ROOT
-from core.tensors import EXPLANATIONS, MASKED, RANK, RECALL_GAT, RECALL_MF, DType, StepSpec
+from core.tensors import EXPLANATIONS, MASKED, DType, StepSpec, rank_step, recall_step
 from core.vocabulary import Vocabulary
 from export.config import render_configs
 from serving.release import ReleaseInfo
 from serving.state import Catalogue, write_context_state, write_respond_state
 
 OPSET = 20
+SOURCES = ("mf", "gat")
 TYPES = {DType.INT64: TensorProto.INT64, DType.FP32: TensorProto.FLOAT}
 
 
@@ -58,7 +59,7 @@ def write_synthetic_release(
     sizes = {"K": shape.candidates, "R": shape.returned, "F": shape.features}
     release_id = f"r{version:06d}"
     repository = folder / "repository"
-    for name, text in render_configs(version, sizes, shape.max_batch, serving).items():
+    for name, text in render_configs(version, SOURCES, sizes, shape.max_batch, serving).items():
         (repository / name / str(version)).mkdir(parents=True)
         (repository / name / "config.pbtxt").write_text(text, encoding="utf-8")
     for name in ("context", "respond"):
@@ -72,13 +73,14 @@ def write_synthetic_release(
     catalogue = Catalogue(items, np.bincount(histories.item_rows, minlength=shape.items))
     write_context_state(repository / "context" / str(version), release_id, catalogue, users, histories, features)
     write_respond_state(repository / "respond" / str(version), release_id, catalogue)
-    for spec in (RECALL_MF, RECALL_GAT):
+    for spec in map(recall_step, SOURCES):
         onnx.save(recall_graph(spec, shape, rng), repository / spec.name / str(version) / "model.onnx")
-    onnx.save(rank_graph(shape, sizes), repository / RANK.name / str(version) / "model.onnx")
+    onnx.save(rank_graph(shape, sizes), repository / "rank" / str(version) / "model.onnx")
 
     info = ReleaseInfo(
         release_id=release_id,
         version=version,
+        sources=SOURCES,
         sizes=sizes,
         n_items=shape.items,
         max_batch=shape.max_batch,
@@ -96,7 +98,8 @@ def synthetic_histories(shape: Shape, rng: np.random.Generator) -> Histories:
     rows = np.concatenate([rng.permutation(shape.items)[:length] for length in lengths])
     times = 1.6e9 + rng.random(len(rows)) * 1e7
     values = rng.standard_normal(len(rows))
-    return Histories.from_events(np.repeat(np.arange(shape.users), lengths), rows, times, values, shape.users)
+    kinds = rng.integers(0, 3, len(rows))
+    return Histories.from_events(np.repeat(np.arange(shape.users), lengths), rows, times, values, shape.users, kinds)
 
 
 def recall_graph(spec: StepSpec, shape: Shape, rng: np.random.Generator) -> onnx.ModelProto:
@@ -168,7 +171,7 @@ def rank_graph(shape: Shape, sizes: dict[str, int]) -> onnx.ModelProto:
         helper.make_node("Mul", ["is_item_f", "shares"], ["reason_weights"]),
     ]
     nodes.insert(1, helper.make_node("Concat", ["batch", "one_axis"], ["batch_1"], axis=0))
-    return _model(RANK, nodes, constants, sizes)
+    return _model(rank_step(SOURCES), nodes, constants, sizes)
 
 
 def _masked(scores: str, rows: str, out: str) -> list[onnx.NodeProto]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numba
@@ -14,29 +14,29 @@ from core.dataset import Dataset, load_dataset
 from core.errors import SettingsError, TrainingError
 from core.progress import SILENT, Progress
 from core.settings import Settings
-from training.models.gat import fit_gat
-from training.models.mf import fit_mf
+from training.models.fitters import FITTERS, fitter
 from training.models.ranker import save_ranker
-from training.models.recall import RecallModel, load_model, save_model
-from training.ranking.fit import RecallPair, fit_ranker
+from training.models.recall import load_model, save_model
+from training.ranking.fit import RecallSet, fit_ranker
 
-MODELS = ("mf", "gat", "ranker")
-RECALL_FITTERS: dict[str, Callable[..., RecallModel]] = {"mf": fit_mf, "gat": fit_gat}
+MODELS = (*FITTERS, "ranker")
 
 
-def train(settings: Settings, progress: Progress = SILENT, models: Sequence[str] = MODELS) -> list[Artifact]:
+def train(settings: Settings, progress: Progress = SILENT, models: Sequence[str] = ()) -> list[Artifact]:
     """Trains the named models on the newest dataset, in the order recall, then ranking.
 
     Args:
         settings: All settings; ``train.fit`` names the splits that are learned from.
         progress: Where bars and summary lines go.
-        models: Any of mf, gat, ranker. The ranker alone takes the newest mf and gat.
+        models: Recall models and ranker; those of ``recall.sources`` and the ranker by default. The ranker alone takes
+            the newest recall models.
 
     Raises:
         SettingsError: An unknown model or device.
         TrainingError: Nothing to learn from, or a loss that is not finite.
     """
-    for name in models:
+    models = models or (*settings.recall.sources, "ranker")
+    for name in (*models, *settings.recall.sources):
         if name not in MODELS:
             raise SettingsError("unknown model", where="conch train", expected=" | ".join(MODELS), found=name)
     use_hardware(settings)
@@ -50,7 +50,7 @@ def train(settings: Settings, progress: Progress = SILENT, models: Sequence[str]
             found="none",
             next_step="check train.fit and the split column of the data",
         )
-    made = [_train_recall(name, data, dataset, settings, progress) for name in ("mf", "gat") if name in models]
+    made = [_train_recall(name, data, dataset, settings, progress) for name in FITTERS if name in models]
     if "ranker" in models:
         made.append(_train_ranker(data, dataset, settings, progress))
     return made
@@ -77,7 +77,7 @@ def _train_recall(name: str, data: Artifact, dataset: Dataset, settings: Setting
     with create_artifact(
         settings.paths.var, name, settings=_sections(settings, name), seed=settings.train.seed, parents=(data,)
     ) as draft:
-        model = RECALL_FITTERS[name](dataset, events, settings, seed=settings.train.seed, progress=progress)
+        model = fitter(name)(dataset, events, settings, seed=settings.train.seed, progress=progress)
         draft.tensors |= save_model(model, draft.path)
         draft.metrics |= {"events": len(events), "train_seconds": round(time.perf_counter() - started, 2)}
     progress.say(f"train {name}: {len(events):,} events, {time.perf_counter() - started:.1f} s")
@@ -86,8 +86,8 @@ def _train_recall(name: str, data: Artifact, dataset: Dataset, settings: Setting
 
 def _train_ranker(data: Artifact, dataset: Dataset, settings: Settings, progress: Progress) -> Artifact:
     started = time.perf_counter()
-    mf, gat = (latest_artifact(settings.paths.var, kind) for kind in ("mf", "gat"))
-    for recall in (mf, gat):
+    sources = {name: latest_artifact(settings.paths.var, name) for name in settings.recall.sources}
+    for recall in sources.values():
         if parent_artifact(recall, settings.paths.var, "dataset").manifest.run_id != data.manifest.run_id:
             raise TrainingError(
                 f"{recall.manifest.kind} was trained on another dataset",
@@ -95,15 +95,15 @@ def _train_ranker(data: Artifact, dataset: Dataset, settings: Settings, progress
                 expected=f"parent dataset {data.manifest.run_id}",
                 next_step=f"run `conch train {recall.manifest.kind}` first",
             )
-    pair = RecallPair(load_model(mf), load_model(gat))
+    models = RecallSet({name: load_model(artifact) for name, artifact in sources.items()})
     with create_artifact(
         settings.paths.var,
         "ranker",
         settings=_sections(settings, "ranker"),
         seed=settings.train.seed,
-        parents=(data, mf, gat),
+        parents=(data, *sources.values()),
     ) as draft:
-        fit = fit_ranker(dataset, settings, seed=settings.train.seed, progress=progress, recall=pair)
+        fit = fit_ranker(dataset, settings, seed=settings.train.seed, progress=progress, recall=models)
         draft.tensors |= save_ranker(fit.model, draft.path)
         draft.metrics |= {**fit.metrics, "train_seconds": round(time.perf_counter() - started, 2)}
     progress.say(f"train ranker: {time.perf_counter() - started:.1f} s")

@@ -9,9 +9,10 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from core.sections import ServingSettings
-from core.tensors import ENSEMBLE, STEPS
+from core.tensors import ENSEMBLE, steps
 from export.config import COMMITTED, committed_configs, render_configs
 
+SOURCES = ("mf", "gat")
 SIZES = {"K": 7, "R": 5, "F": 2}
 
 
@@ -26,27 +27,29 @@ def test_committed_folder_holds_configs_and_thin_steps_only() -> None:
         for path in COMMITTED.rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    configs = {f"{spec.name}/config.pbtxt" for spec in (*STEPS, ENSEMBLE)}
+    configs = {f"{spec.name}/config.pbtxt" for spec in (*steps(SOURCES), ENSEMBLE)}
     assert found == configs | {"context/1/model.py", "respond/1/model.py", "README.md"}
     for name in ("context", "respond"):
         assert len((COMMITTED / name / "1" / "model.py").read_text().splitlines()) <= 60
 
 
 def test_rendered_configs_parse_back_to_themselves() -> None:
-    for name, text in render_configs(3, SIZES, 8).items():
+    for name, text in render_configs(3, SOURCES, SIZES, 8).items():
         config = text_format.Parse(text, pb.ModelConfig())
         assert config.name == name
         assert text_format.MessageToString(config) in text
 
 
 def test_every_step_is_pinned_to_the_release() -> None:
-    ensemble = text_format.Parse(render_configs(12, SIZES, 8)["recommend"], pb.ModelConfig())
+    ensemble = text_format.Parse(render_configs(12, SOURCES, SIZES, 8)["recommend"], pb.ModelConfig())
     assert {step.model_version for step in ensemble.ensemble_scheduling.step} == {12}
     assert list(ensemble.version_policy.specific.versions) == [12]
 
 
 def test_ensemble_takes_no_larger_batch_than_its_steps_and_sets_nothing_triton_ignores() -> None:
-    configs = {name: text_format.Parse(text, pb.ModelConfig()) for name, text in render_configs(1, SIZES, 8).items()}
+    configs = {
+        name: text_format.Parse(text, pb.ModelConfig()) for name, text in render_configs(1, SOURCES, SIZES, 8).items()
+    }
     ensemble = configs.pop("recommend")
     assert all(ensemble.max_batch_size <= config.max_batch_size for config in configs.values())
     assert not ensemble.instance_group
@@ -55,12 +58,12 @@ def test_ensemble_takes_no_larger_batch_than_its_steps_and_sets_nothing_triton_i
 
 
 def test_no_queue_policy_because_mixed_shapes_stall_with_one() -> None:
-    for text in render_configs(1, SIZES, 8).values():
+    for text in render_configs(1, SOURCES, SIZES, 8).values():
         assert "queue_policy" not in text
 
 
 def test_sizes_of_the_release_are_fixed_and_other_axes_dynamic() -> None:
-    rank = text_format.Parse(render_configs(1, SIZES, 8)["rank"], pb.ModelConfig())
+    rank = text_format.Parse(render_configs(1, SOURCES, SIZES, 8)["rank"], pb.ModelConfig())
     dims = {tensor.name: list(tensor.dims) for tensor in (*rank.input, *rank.output)}
     assert dims["mf_rows"] == [7]
     assert dims["user_features"] == [2]
@@ -70,10 +73,18 @@ def test_sizes_of_the_release_are_fixed_and_other_axes_dynamic() -> None:
 
 def test_settings_reach_instances_and_threads() -> None:
     serving = ServingSettings(graph_instances=3, graph_threads=2, device="cuda", max_queue_delay_microseconds=50)
-    configs = render_configs(1, SIZES, 8, serving)
+    configs = render_configs(1, SOURCES, SIZES, 8, serving)
     rank, context = (text_format.Parse(configs[name], pb.ModelConfig()) for name in ("rank", "context"))
     assert rank.instance_group[0].count == 3
     assert rank.instance_group[0].kind == pb.ModelInstanceGroup.KIND_GPU
     assert rank.parameters["intra_op_thread_count"].string_value == "2"
     assert context.instance_group[0].kind == pb.ModelInstanceGroup.KIND_CPU
     assert rank.dynamic_batching.max_queue_delay_microseconds == 50
+
+
+def test_each_source_has_its_step_and_feeds_rank() -> None:
+    configs = render_configs(1, ("gat", "ease", "mf"), SIZES, 8)
+    assert list(configs) == ["context", "recall_gat", "recall_ease", "recall_mf", "rank", "respond", "recommend"]
+    rank = text_format.Parse(configs["rank"], pb.ModelConfig())
+    candidates = [tensor.name for tensor in rank.input if list(tensor.dims) == [7]]
+    assert candidates == ["gat_rows", "gat_scores", "ease_rows", "ease_scores", "mf_rows", "mf_scores"]

@@ -54,6 +54,7 @@ def block_dataset(
         ((raw - raw.mean()) / raw.std()) if has_values else np.zeros(len(users), np.float32),
         raw if has_values else np.full(len(users), np.nan, np.float32),
         splits.astype(np.uint8),
+        np.zeros(len(users), np.uint8),
     ).where(order)
     return Dataset(
         events,

@@ -91,29 +91,28 @@ class RecallSuite:
         assert (scores.diff(dim=1) <= 0).all()
 
     def test_forward_agrees_with_sorting_all_scores(self, dataset: Dataset, model: RecallModel) -> None:
-        rows, ages, values, _ = requests(dataset, 7, 64)
+        *history, _, features = requests(dataset, 7, 64)
         nothing = torch.full((7, 16), model.n_items)
-        expected = model.scores(rows, ages, values).argsort(dim=1, descending=True)[:, : model.candidates]
-        assert torch.equal(model(rows, ages, values, nothing)[0], expected)
+        expected = model.scores(*history, features).argsort(dim=1, descending=True)[:, : model.candidates]
+        assert torch.equal(model(*history, nothing, features)[0], expected)
 
     def test_excluded_and_padding_rows_are_masked(self, dataset: Dataset, model: RecallModel) -> None:
-        *history, exclude = requests(dataset, 7, 64)
-        rows, scores = model(*history, exclude)
+        *history, exclude, features = requests(dataset, 7, 64)
+        rows, scores = model(*history, exclude, features)
         real = scores > MASKED
         banned = (rows[:, :, None] == exclude[:, None, :]).any(2) | (rows == model.n_items)
         assert not (banned & real).any()
         assert real.any(dim=1).all()
 
     def test_longer_padding_changes_no_score(self, dataset: Dataset, model: RecallModel) -> None:
-        rows, ages, values, _ = requests(dataset, 7, 16)
-        wide = [
-            torch.nn.functional.pad(t, (0, 48), value=v) for t, v in ((rows, model.n_items), (ages, 0), (values, 0))
-        ]
-        torch.testing.assert_close(model.scores(rows, ages, values), model.scores(*wide), rtol=1e-5, atol=1e-6)
+        *history, _, features = requests(dataset, 7, 16)
+        fill = (model.n_items, 0, 0, 0)
+        wide = [torch.nn.functional.pad(t, (0, 48), value=v) for t, v in zip(history, fill, strict=True)]
+        expected = model.scores(*history, features)
+        torch.testing.assert_close(model.scores(*wide, features), expected, rtol=1e-5, atol=1e-6)
 
     def test_empty_history_gets_popular_items_without_ties(self, dataset: Dataset, model: RecallModel) -> None:
-        rows, ages, values, exclude = empty_requests(dataset, 2)
-        best, scores = model(rows, ages, values, exclude)
+        best, scores = model(*empty_requests(dataset, 2))
         counts = np.bincount(dataset.events.of_splits(FIT).item_rows, minlength=dataset.n_items)
         assert torch.equal(best[0], best[1])
         assert (scores.diff(dim=1) < 0).all()
@@ -121,9 +120,8 @@ class RecallSuite:
 
     def test_items_without_events_come_last_in_row_order(self, dataset: Dataset, model: RecallModel) -> None:
         nothing = torch.full((7, 16), model.n_items)
-        *history, _ = requests(dataset, 7, 64)
-        for inputs in (history, empty_requests(dataset, 7)[:3]):
-            rows, _ = model(*inputs, nothing)
+        for *history, _, features in (requests(dataset, 7, 64), empty_requests(dataset, 7)):
+            rows, _ = model(*history, nothing, features)
             unseen = torch.arange(dataset.n_items - UNSEEN_ITEMS, dataset.n_items)
             assert (rows[:, -UNSEEN_ITEMS:] == unseen).all()
 
@@ -207,31 +205,38 @@ class RecordingProgress:
         self.notes.append(line)
 
 
-Inputs = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+Inputs = tuple[torch.Tensor, ...]
+"""What a recall step takes, in its order."""
 
 
 def requests(dataset: Dataset, batch: int, length: int) -> Inputs:
     """Histories of ``batch`` users with ``length`` places; the last one is empty where there is more than one."""
     histories = dataset.histories(FIT).select(np.arange(batch))
     padded = pad(histories, dataset.n_items)
-    inputs = [padded.rows, padded.ages, padded.values, padded.exclude]
-    fill = [dataset.n_items, 0, 0, dataset.n_items]
+    inputs = [padded.rows, padded.ages, padded.values, padded.kinds, padded.exclude]
+    fill = [dataset.n_items, 0, 0, 0, dataset.n_items]
     if batch > 1:
         for array, value in zip(inputs, fill, strict=True):
             array[-1] = value
-    return tuple(
+    widened = (
         torch.nn.functional.pad(torch.from_numpy(array), (0, length - array.shape[1]), value=value)
         for array, value in zip(inputs, fill, strict=True)
-    )  # type: ignore[return-value]
+    )
+    return *widened, no_features(batch)
 
 
 def empty_requests(dataset: Dataset, batch: int) -> Inputs:
     """Users without a history."""
-    return as_tensors(pad(Histories(np.zeros(batch + 1, np.int64), *(np.zeros(0),) * 3), dataset.n_items))
+    return as_tensors(pad(Histories(np.zeros(batch + 1, np.int64), *(np.zeros(0),) * 4), dataset.n_items))
 
 
 def as_tensors(padded: PaddedHistories) -> Inputs:
-    return tuple(map(torch.from_numpy, (padded.rows, padded.ages, padded.values, padded.exclude)))  # type: ignore[return-value]
+    parts = (padded.rows, padded.ages, padded.values, padded.kinds, padded.exclude)
+    return *map(torch.from_numpy, parts), no_features(len(padded.rows))
+
+
+def no_features(batch: int) -> torch.Tensor:
+    return torch.zeros(batch, 1, dtype=torch.int64)
 
 
 def ndcg(dataset: Dataset, model: RecallModel) -> float:

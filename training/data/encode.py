@@ -8,7 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from core.errors import DataError
 from training.data.raw import IdColumn, RawAttributes
+
+MOST_KINDS = 256
+"""Kinds of events are stored in a byte; code 0 is unknown."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,43 @@ def fit_vocabulary(
     ordered = used[order]
     row_of_code[ordered[ordered >= 0]] = np.flatnonzero(ordered >= 0)
     return Encoding(ids.take(pa.array(order)), row_of_code)
+
+
+@dataclass(frozen=True)
+class Kinds:
+    """The kinds of the events that are kept.
+
+    Attributes:
+        names: By code; code 0, "", is unknown. The others are sorted.
+        codes: uint8 ``(events,)``.
+    """
+
+    names: tuple[str, ...]
+    codes: np.ndarray
+
+
+def encode_kinds(kinds: pa.DictionaryArray | None, places: np.ndarray) -> Kinds:
+    """Codes of the ``event`` column at ``places``; blank and missing names are unknown.
+
+    Raises:
+        DataError: More than 255 kinds: then the column holds something else.
+    """
+    if kinds is None:
+        return Kinds(("",), np.zeros(len(places), dtype=np.uint8))
+    texts = [(text or "").strip() for text in kinds.dictionary.to_pylist()]
+    indices = pc.fill_null(kinds.indices.take(pa.array(places)).cast(pa.int64()), len(texts)).to_numpy()
+    used = {texts[index] for index in np.unique(indices[indices < len(texts)])}
+    names = ("", *sorted(used - {""}))
+    if len(names) > MOST_KINDS:
+        raise DataError(
+            "too many kinds of events",
+            where="column event",
+            expected=f"at most {MOST_KINDS - 1} names such as click or purchase",
+            found=f"{len(names) - 1:,}",
+        )
+    code_of = {name: code for code, name in enumerate(names)}
+    table = np.array([code_of.get(text, 0) for text in texts] + [0], dtype=np.uint8)
+    return Kinds(names, table[indices])
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from core.errors import SettingsError
 from core.progress import SILENT, Progress
 from core.settings import Settings
 from training.data.codes import Fitted, fit_features
-from training.data.encode import Encoding, Standardised, fit_vocabulary, standardise
+from training.data.encode import Encoding, Kinds, Standardised, encode_kinds, fit_vocabulary, standardise
 from training.data.raw import RawAttributes, RawData
 from training.data.report import first_bad_rows, report_of, summary_line
 from training.data.selection import Selection, select_events
@@ -57,15 +57,18 @@ def build_dataset(
         for column, attributes in zip(columns, (raw.users, raw.items), strict=True)
     )
     values = standardise(_raw_values(raw, selection), selection.is_train)
+    kinds = encode_kinds(raw.events.kinds, selection.places)
     with create_artifact(
         settings.paths.var, "dataset", settings={"data": data.model_dump(mode="json")}, seed=data.seed
     ) as draft:
         pq.write_table(
-            _events_table(raw, selection, users, items, values), draft.path / "events.parquet", compression="zstd"
+            _events_table(raw, selection, users, items, values, kinds),
+            draft.path / "events.parquet",
+            compression="zstd",
         )
         user_features = _write_side(draft.path, "user", users, raw.users, ())
         item_features = _write_side(draft.path, "item", items, raw.items, (data.title_column,))
-        draft.tensors.update(_facts(raw, selection, users, items, values))
+        draft.tensors.update(_facts(raw, selection, users, items, values, kinds))
         report = report_of(data.source, raw, selection, draft.tensors, user_features, item_features)
         draft.metrics.update(report)
         write_json(draft.path / "report.json", report)
@@ -83,7 +86,7 @@ def _raw_values(raw: RawData, selection: Selection) -> np.ndarray:
 
 
 def _events_table(
-    raw: RawData, selection: Selection, users: Encoding, items: Encoding, values: Standardised
+    raw: RawData, selection: Selection, users: Encoding, items: Encoding, values: Standardised, kinds: Kinds
 ) -> pa.Table:
     places, events = selection.places, raw.events
     times = np.zeros(len(places)) if events.timestamps is None else events.timestamps[places]
@@ -94,9 +97,8 @@ def _events_table(
         "value": values.values,
         "raw_value": _raw_values(raw, selection),
         "split": selection.splits,
+        "kind": kinds.codes,
     }
-    if events.kinds is not None:
-        columns["event"] = events.kinds.take(pa.array(places))
     return pa.table(columns)
 
 
@@ -132,7 +134,7 @@ def _known_text(table: pa.Table, titles: tuple[str, ...]) -> pa.ChunkedArray:
 
 
 def _facts(
-    raw: RawData, selection: Selection, users: Encoding, items: Encoding, values: Standardised
+    raw: RawData, selection: Selection, users: Encoding, items: Encoding, values: Standardised, kinds: Kinds
 ) -> dict[str, Any]:
     counts = np.bincount(selection.splits, minlength=len(SPLITS)).tolist()
     known = np.isfinite(_raw_values(raw, selection))
@@ -145,6 +147,7 @@ def _facts(
         "has_values": bool(known.any()),
         "value_mean": values.mean,
         "value_std": values.std,
+        "kinds": kinds.names,
         "split_counts": dict(zip(SPLITS, counts, strict=True)),
         "time_boundaries": None if ends is None else {"train": ends[0], "valid": ends[1]},
     }

@@ -58,7 +58,9 @@ class GatRecall(RecallModel):
         logits = self.scalars(rows, positions, ages, since_first, values)
         return torch.softmax(logits * present + (1 - present) * MASKED, dim=1) * present
 
-    def user_vectors(self, rows: torch.Tensor, ages: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    def user_vectors(
+        self, rows: torch.Tensor, ages: torch.Tensor, values: torch.Tensor, kinds: torch.Tensor
+    ) -> torch.Tensor:
         """See the base class."""
         weights = self.attention(rows, ages, values)
         mean = (weights.unsqueeze(1) @ F.embedding(rows, self.history_vectors)).squeeze(1)  # (B, D)

@@ -58,7 +58,9 @@ class MfRecall(RecallModel):
         self.frequency_power = frequency_power
         self.all_items_mass = all_items_mass
 
-    def user_vectors(self, rows: torch.Tensor, ages: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    def user_vectors(
+        self, rows: torch.Tensor, ages: torch.Tensor, values: torch.Tensor, kinds: torch.Tensor
+    ) -> torch.Tensor:
         """See the base class; the exact minimiser up to ``CG_STEPS`` steps."""
         present = (rows != self.n_items).to(ages.dtype)
         weights = self.weighting.of_tensors(ages, values) * present  # (B, L)

@@ -10,12 +10,16 @@ from training.models.ranker_attention import HistoryView
 from training.models.ranker_merge import Merged
 from training.models.ranker_shape import STATISTICS, RankerShape
 
-SOURCES = 2
-CANDIDATE_FEATURES = 3 * SOURCES + len(STATISTICS) + 5
-"""Features of a candidate that no trained weight touches."""
+SIMILARITIES = 5
+"""Two popularities against the user's mean, highest and mean similarity, mean content match."""
 USER_STATISTICS = 3
 STATISTICS_OF_HISTORY = 2
 """Leading item statistics compared with the user's mean: popularity and recent popularity."""
+
+
+def feature_width(n_sources: int) -> int:
+    """Number of features that no trained weight touches."""
+    return 3 * n_sources + len(STATISTICS) + SIMILARITIES + USER_STATISTICS
 
 
 class ItemTables(nn.Module):
@@ -53,9 +57,9 @@ class ItemTables(nn.Module):
 
 
 def candidate_features(tables: ItemTables, merged: Merged, history: HistoryView) -> Tensor:
-    """Features without trained weights, ``(B, C, CANDIDATE_FEATURES + USER_STATISTICS)``; computed once for training.
+    """Features without trained weights, ``(B, C, feature_width)``; computed once for training.
 
-    In order: both scores, presence and rank discounts; item statistics; the two popularities against the mean of
+    In order: scores, presence and rank discounts by source; item statistics; the two popularities against the mean of
     the user's past; highest and mean similarity, mean content match; history length, age span and mean value.
     """
     queries, keys = F.embedding(merged.rows, tables.keys), F.embedding(history.rows, tables.keys)

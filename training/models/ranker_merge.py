@@ -1,10 +1,11 @@
-"""Two candidate lists become one, each item once, with both sources' standardised scores.
+"""Several candidate lists become one, each item once, with every source's standardised score.
 
 Made of compares, products and reductions only: no Unique, NonZero or scatter, which TensorRT lacks or runs slowly.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,15 +18,15 @@ SMALLEST_DEVIATION = 1e-6
 
 @dataclass(frozen=True)
 class Merged:
-    """The union of two lists: first the C = 2K places of mf, then gat.
+    """The union of N lists: the C = N K places of the first source, then of the second, and so on.
 
     Attributes:
         rows: int64 ``(B, C)``.
-        valid: bool ``(B, C)``; False for masked entries and for gat's copy of an item that mf lists too.
-        scores: ``(B, C, 2)`` per-user standardised scores by mf and gat; a source that lacks the item gives the
-            lowest valid score of its list. 0 where not valid or where the source has no list.
-        present: ``(B, C, 2)`` 1 where the source listed the item, else 0.
-        discounts: ``(B, C, 2)`` ``1 / log2(rank + 2)`` with rank from 0; 0 where the source lacks the item.
+        valid: bool ``(B, C)``; False for masked entries and for copies of an item that an earlier source lists too.
+        scores: ``(B, C, N)`` per-user standardised scores by source; a source that lacks the item gives the lowest
+            valid score of its list. 0 where not valid or where the source has no list.
+        present: ``(B, C, N)`` 1 where the source listed the item, else 0.
+        discounts: ``(B, C, N)`` ``1 / log2(rank + 2)`` with rank from 0; 0 where the source lacks the item.
     """
 
     rows: Tensor
@@ -35,40 +36,42 @@ class Merged:
     discounts: Tensor
 
 
-def merge(mf_rows: Tensor, mf_scores: Tensor, gat_rows: Tensor, gat_scores: Tensor) -> Merged:
-    """Merges the two recall lists of each user.
+def merge(rows: Sequence[Tensor], scores: Sequence[Tensor]) -> Merged:
+    """Merges each user's recall lists.
 
     Args:
-        mf_rows: int64 ``(B, K)``, best first, without repeats among valid entries.
-        mf_scores: float32 ``(B, K)``; ``<= MASKED / 2`` marks no candidate.
-        gat_rows: int64 ``(B, K)``.
-        gat_scores: float32 ``(B, K)``.
+        rows: Per source int64 ``(B, K)``, best first, without repeats among valid entries.
+        scores: Per source float32 ``(B, K)``; ``<= MASKED / 2`` marks no candidate.
     """
-    mf_valid, gat_valid = mf_scores > MASKED / 2, gat_scores > MASKED / 2
-    same = (mf_rows.unsqueeze(2) == gat_rows.unsqueeze(1)) & mf_valid.unsqueeze(2) & gat_valid.unsqueeze(1)
-    mf_to_gat = same.to(mf_scores.dtype)  # (B, K, K)
-    gat_to_mf = mf_to_gat.transpose(1, 2)
+    count = len(rows)
+    valid = [of_source > MASKED / 2 for of_source in scores]
+    own = [_own_columns(*pair) for pair in zip(scores, valid, strict=True)]
+    links = {
+        (a, b): _links(rows[a], rows[b], valid[a], valid[b], scores[a].dtype)
+        for a in range(count)
+        for b in range(a + 1, count)
+    }
+    blocks, first = [], []
+    for a in range(count):
+        columns, repeated = [], torch.zeros_like(valid[a])
+        for b in range(count):
+            if a == b:
+                columns.append(own[a][0])
+                continue
+            link = links[a, b] if a < b else links[b, a].transpose(1, 2)
+            columns.append(_other_columns(link, *own[b], valid[a]))
+            if b < a:
+                repeated = repeated | (columns[-1][..., 1] > 0.5)
+        blocks.append(torch.stack(columns, 2))  # (B, K, N, 3)
+        first.append(valid[a] & ~repeated)
+    together = torch.cat(blocks, 1)  # (B, C, N, 3)
+    return Merged(torch.cat(list(rows), 1), torch.cat(first, 1), together[..., 0], together[..., 1], together[..., 2])
 
-    mf_own, mf_floor = _own_columns(mf_scores, mf_valid)
-    gat_own, gat_floor = _own_columns(gat_scores, gat_valid)
-    mf_other = _other_columns(mf_to_gat, gat_own, gat_floor, mf_valid)
-    gat_other = _other_columns(gat_to_mf, mf_own, mf_floor, gat_valid)
 
-    pair = lambda column: torch.cat(  # noqa: E731
-        [
-            torch.stack([mf_own[..., column], mf_other[..., column]], -1),
-            torch.stack([gat_other[..., column], gat_own[..., column]], -1),
-        ],
-        1,
-    )
-    repeated = gat_other[..., 1] > 0.5
-    return Merged(
-        rows=torch.cat([mf_rows, gat_rows], 1),
-        valid=torch.cat([mf_valid, gat_valid & ~repeated], 1),
-        scores=pair(0),
-        present=pair(1),
-        discounts=pair(2),
-    )
+def _links(rows: Tensor, others: Tensor, valid: Tensor, others_valid: Tensor, dtype: torch.dtype) -> Tensor:
+    """1 where two lists hold the same item, ``(B, K, K)``; at most one per row and column."""
+    same = (rows.unsqueeze(2) == others.unsqueeze(1)) & valid.unsqueeze(2) & others_valid.unsqueeze(1)
+    return same.to(dtype)
 
 
 def _own_columns(scores: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
@@ -86,8 +89,8 @@ def _own_columns(scores: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _other_columns(link: Tensor, own: Tensor, floor: Tensor, valid: Tensor) -> Tensor:
-    """The other source's three columns for this source's entries; its floor where it lacks the item."""
-    found = link @ own  # (B, K, 3); at most one link per row
+    """Another source's three columns for this source's entries; its floor where it lacks the item."""
+    found = link @ own  # (B, K, 3)
     missing = (found[..., 1] < 0.5) & valid
     standard = torch.where(missing, floor.expand_as(found[..., 0]), found[..., 0])
     return torch.cat([standard.unsqueeze(-1), found[..., 1:]], -1)

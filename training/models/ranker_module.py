@@ -1,4 +1,4 @@
-"""The ranker: merges two recall lists and orders the union for the user, in one exportable module."""
+"""The ranker: merges the recall lists and orders the union for the user, in one exportable module."""
 
 from __future__ import annotations
 
@@ -12,11 +12,9 @@ from core.tensors import EXPLANATIONS, MASKED
 from training.models.ranker_attention import POOLED, HistoryView, TargetAttention, view_history
 from training.models.ranker_attributes import AttributeEmbedding
 from training.models.ranker_features import (
-    CANDIDATE_FEATURES,
-    SOURCES,
-    USER_STATISTICS,
     ItemTables,
     candidate_features,
+    feature_width,
 )
 from training.models.ranker_merge import merge
 from training.models.ranker_network import RankingNetwork
@@ -26,7 +24,7 @@ from training.models.ranker_shape import RankerShape
 class Ranker(nn.Module):
     """DCN-v2 over recall scores, item statistics, attributes and target attention, on top of a blend of the scores.
 
-    ``score = w_mf z_mf + w_gat z_gat + strength * network``; the network starts at exactly 0, so that an untrained
+    ``score = sum over sources of w z + strength * network``; the network starts at exactly 0, so that an untrained
     ranker is the blend. ``strength`` is chosen on held-out users and is 0 where the network does not help.
 
     Args:
@@ -46,13 +44,14 @@ class Ranker(nn.Module):
         self.item_attributes = AttributeEmbedding(shape.item_columns, shape.embedding)
         self.user_attributes = AttributeEmbedding(shape.user_columns, shape.embedding)
         self.attention = TargetAttention(shape.dimension)
-        width = CANDIDATE_FEATURES + USER_STATISTICS + POOLED
+        plain = feature_width(len(shape.sources))
+        width = plain + POOLED
         width += self.item_attributes.width + self.user_attributes.width
         self.network = RankingNetwork(width, shape.cross_layers, shape.hidden, shape.dropout)
-        self.register_buffer("blend", torch.ones(SOURCES))
+        self.register_buffer("blend", torch.ones(len(shape.sources)))
         self.register_buffer("strength", torch.ones(()))
-        self.register_buffer("feature_mean", torch.zeros(CANDIDATE_FEATURES + USER_STATISTICS))
-        self.register_buffer("feature_scale", torch.ones(CANDIDATE_FEATURES + USER_STATISTICS))
+        self.register_buffer("feature_mean", torch.zeros(plain))
+        self.register_buffer("feature_scale", torch.ones(plain))
 
     def with_tables(self, tables: ItemTables) -> Ranker:
         """A copy with the same weights over another fit's item tables."""
@@ -66,18 +65,22 @@ class Ranker(nn.Module):
         history_ages: Tensor,
         history_values: Tensor,
         user_features: Tensor,
-        mf_rows: Tensor,
-        mf_scores: Tensor,
-        gat_rows: Tensor,
-        gat_scores: Tensor,
+        *candidates: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The served step: see ``core.tensors.RANK`` for inputs and outputs.
+        """The served step: see ``core.tensors.rank_step`` for inputs and outputs.
+
+        Args:
+            history_rows: ``(B, L)``.
+            history_ages: ``(B, L)``.
+            history_values: ``(B, L)``.
+            user_features: ``(B, F)``.
+            candidates: Rows and scores ``(B, K)`` of each source in turn.
 
         Returns:
             ranked_rows ``(B, R)``, ranked_scores ``(B, R)``, reason_rows ``(B, R, 3)``, reason_weights ``(B, R, 3)``.
             Masked candidates come last with row I and score MASKED.
         """
-        merged = merge(mf_rows, mf_scores, gat_rows, gat_scores)
+        merged = merge(candidates[0::2], candidates[1::2])
         history = view_history(history_rows, history_ages, history_values, self.shape.n_items)
         features = candidate_features(self.tables, merged, history)
         scores = (merged.scores * self.blend).sum(-1)

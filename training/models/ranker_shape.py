@@ -18,6 +18,7 @@ class RankerShape:
 
     Attributes:
         n_items: I; row I is the padding row of every table.
+        sources: Recall sources in the order of their candidate lists.
         candidates: K, candidates per recall source.
         returned: R, items returned.
         dimension: D, width of the similarity vectors.
@@ -31,6 +32,7 @@ class RankerShape:
     """
 
     n_items: int
+    sources: tuple[str, ...]
     candidates: int
     returned: int
     dimension: int
@@ -52,4 +54,4 @@ class RankerShape:
         columns = {
             name: tuple(FeatureColumn(**column) for column in facts[name]) for name in ("item_columns", "user_columns")
         }
-        return cls(**{**facts, **columns, "hidden": tuple(facts["hidden"])})
+        return cls(**{**facts, **columns, "hidden": tuple(facts["hidden"]), "sources": tuple(facts["sources"])})

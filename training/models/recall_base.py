@@ -56,7 +56,9 @@ class RecallModel(nn.Module):
         return int(self.item_vectors.shape[1])
 
     @abstractmethod
-    def user_vectors(self, rows: torch.Tensor, ages: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    def user_vectors(
+        self, rows: torch.Tensor, ages: torch.Tensor, values: torch.Tensor, kinds: torch.Tensor
+    ) -> torch.Tensor:
         """Vectors float32 ``(B, D)`` of padded histories ``(B, L)`` (see ``core.tensors``); zero where empty."""
 
     @abstractmethod
@@ -68,18 +70,27 @@ class RecallModel(nn.Module):
     def from_tensors(cls, tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> Self:
         """The model that ``state_dict()`` and ``facts()`` were taken from."""
 
-    def scores(self, rows: torch.Tensor, ages: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    def scores(
+        self,
+        rows: torch.Tensor,
+        ages: torch.Tensor,
+        values: torch.Tensor,
+        kinds: torch.Tensor,
+        user_features: torch.Tensor,
+    ) -> torch.Tensor:
         """Scores of the whole catalogue, float32 ``(B, I + 1)``, seen items included; the last column is ``MASKED``."""
         filled = (rows != self.n_items).to(ages.dtype).amax(dim=1, keepdim=True)  # (B, 1), 0 or 1
         bias = filled * self.item_bias + (1 - filled) * self.empty_bias
-        return self.user_vectors(rows, ages, values) @ self.item_vectors.T + bias
+        return self.user_vectors(rows, ages, values, kinds) @ self.item_vectors.T + bias
 
     def forward(
         self,
         history_rows: torch.Tensor,
         history_ages: torch.Tensor,
         history_values: torch.Tensor,
+        history_kinds: torch.Tensor,
         exclude_rows: torch.Tensor,
+        user_features: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The best K items.
 
@@ -87,12 +98,14 @@ class RecallModel(nn.Module):
             history_rows: int64 ``(B, L)``, newest first, padded with I.
             history_ages: float32 ``(B, L)``, days before the user's newest event.
             history_values: float32 ``(B, L)``, standardised values.
+            history_kinds: int64 ``(B, L)``, codes of the events' kinds.
             exclude_rows: int64 ``(B, X)``, rows that must not come back, padded with I.
+            user_features: int64 ``(B, F)``, attribute codes.
 
         Returns:
             Rows int64 ``(B, K)`` and scores float32 ``(B, K)``, best first; ``<= MASKED`` marks no candidate.
         """
-        scores = self.scores(history_rows, history_ages, history_values)
+        scores = self.scores(history_rows, history_ages, history_values, history_kinds, user_features)
         allowed = scores.scatter(1, exclude_rows, MASKED)  # not reducing: TensorRT-RTX has no ScatterElements reduction
         best, rows = torch.topk(allowed, self.candidates, dim=1)
         return rows, best

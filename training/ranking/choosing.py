@@ -1,8 +1,9 @@
-"""What held-out users decide: the blend of both recall scores, and whether and how the network is used."""
+"""What held-out users decide: the blend of the recall scores, and whether and how the network is used."""
 
 from __future__ import annotations
 
 import copy
+import itertools
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,8 +17,8 @@ from training.ranking.examples import Examples
 from training.ranking.scoring import by_blend, by_network, mean_auc, mean_loss, ndcg_of_users, scores_of
 from training.ranking.training import train_network
 
-BLEND_SHARES = tuple(round(share / 10, 1) for share in range(11))
-"""Tried shares of mf in the blend."""
+BLEND_STEPS = {1: 1, 2: 10, 3: 5}
+"""Shares are tried in steps of one tenth for two sources, one fifth for three and one quarter for more."""
 BLEND_SCALES = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
 """Tried scales of the blend: its order stays, the point where the softmax loss starts moves."""
 STRENGTHS = (0.125, 0.25, 0.5, 1.0)
@@ -44,24 +45,32 @@ class Choice:
     auc: float
 
 
-def choose_blend(examples: tuple[Examples, ...]) -> tuple[float, float]:
-    """Weights of mf and gat: the most even share whose NDCG@10 is within one standard error of the best share's.
+def blend_shares(sources: int) -> list[tuple[float, ...]]:
+    """Tried shares of the sources in the blend: all points of a regular lattice that add up to 1."""
+    steps = BLEND_STEPS.get(sources, 4)
+    points = (point for point in itertools.product(range(steps + 1), repeat=sources) if sum(point) == steps)
+    return [tuple(part / steps for part in point) for point in points]
+
+
+def choose_blend(examples: tuple[Examples, ...]) -> tuple[float, ...]:
+    """Weight of each source: the most even shares whose NDCG@10 is within one standard error of the best.
 
     The curve is flat at its top and the even blend is the safe place on it: the very best share of a few hundred users
     was worse on later users than the even one. The scale is the one with the lowest listwise loss.
     """
+    tried = blend_shares(examples[0].batches[0].source_scores.shape[-1])
     values = [
-        np.concatenate([ndcg_of_users(scores_of(by_blend((share, 1 - share)), part), part) for part in examples])
-        for share in BLEND_SHARES
+        np.concatenate([ndcg_of_users(scores_of(by_blend(shares), part), part) for part in examples])
+        for shares in tried
     ]
     top = values[int(np.argmax([of_share.mean() for of_share in values]))]
     near = [
-        share
-        for share, of_share in zip(BLEND_SHARES, values, strict=True)
-        if (top - of_share).mean() <= standard_error(top - of_share)
+        shares
+        for shares, of_shares in zip(tried, values, strict=True)
+        if (top - of_shares).mean() <= standard_error(top - of_shares)
     ]
-    share = min(near, key=lambda tried: abs(tried - 0.5))
-    even = [scores_of(by_blend((share, 1 - share)), part) for part in examples]
+    shares = min(near, key=lambda shares: sum(share * share for share in shares))
+    even = [scores_of(by_blend(shares), part) for part in examples]
     losses = [
         sum(
             mean_loss([scale * scores for scores in of_part], part) * len(part)
@@ -70,7 +79,7 @@ def choose_blend(examples: tuple[Examples, ...]) -> tuple[float, float]:
         for scale in BLEND_SCALES
     ]
     scale = BLEND_SCALES[int(np.argmin(losses))]
-    return scale * share, scale * (1 - share)
+    return tuple(scale * share for share in shares)
 
 
 def choose_network(

@@ -18,18 +18,11 @@ from training.models.ranker_attention import HistoryView, view_history
 from training.models.ranker_features import candidate_features
 from training.models.ranker_merge import merge
 from training.models.recall_base import RecallModel
+from training.ranking.sources import RecallSet
 from training.ranking.windows import Window
 
 CELLS_PER_BATCH = 1 << 22
 """Users are batched so that candidates x history stays under this many cells."""
-
-
-@dataclass(frozen=True)
-class RecallPair:
-    """Both recall models of one fit."""
-
-    mf: RecallModel
-    gat: RecallModel
 
 
 @dataclass(frozen=True)
@@ -42,8 +35,8 @@ class Batch:
         user_features: Codes ``(B, F)``.
         rows: Merged candidates ``(B, C)``.
         valid: bool ``(B, C)``.
-        source_scores: ``(B, C, 2)`` standardised scores by source.
-        present: ``(B, C, 2)`` 1 where the source listed the item.
+        source_scores: ``(B, C, N)`` standardised scores by source.
+        present: ``(B, C, N)`` 1 where the source listed the item.
         features: ``(B, C, F)``, see ``candidate_features``.
         labels: ``(B, C)`` 1 where the candidate came true.
     """
@@ -93,7 +86,7 @@ class Examples:
 def build_examples(
     dataset: Dataset,
     window: Window,
-    pair: RecallPair,
+    recall: RecallSet,
     tables: ItemTables,
     relevant: np.ndarray,
     *,
@@ -106,7 +99,7 @@ def build_examples(
     Args:
         dataset: Gives user attributes and sizes.
         window: Past and future.
-        pair: Recall fitted on ``window.past``.
+        recall: Fitted on ``window.past``.
         tables: Item tables of the same fit.
         relevant: bool over ``window.future``: which of its events are hits.
         max_users: Most users; a random choice where there are more.
@@ -122,20 +115,20 @@ def build_examples(
     truth = _truth(future, users, dataset.n_users)
     batches = []
     with progress.bar(f"candidates, {window.name} window", len(users)) as bar:
-        for part in _chunks(histories.lengths[users], 2 * max(pair.mf.candidates, pair.gat.candidates)):
-            batches.append(_batch(dataset, histories, pair, tables, users[part], _part(truth, part)))
+        for part in _chunks(histories.lengths[users], recall.candidates * len(recall.names)):
+            batches.append(_batch(dataset, histories, recall, tables, users[part], _part(truth, part)))
             bar.advance(part.stop - part.start)
     return Examples(tuple(batches), truth)
 
 
 @torch.no_grad()
 def _batch(
-    dataset: Dataset, histories: Histories, pair: RecallPair, tables: ItemTables, users: np.ndarray, truth: Truth
+    dataset: Dataset, histories: Histories, recall: RecallSet, tables: ItemTables, users: np.ndarray, truth: Truth
 ) -> Batch:
     padded = pad(histories.select(users), dataset.n_items)
-    mf_rows, mf_scores = propose(pair.mf, padded)
-    gat_rows, gat_scores = propose(pair.gat, padded)
-    merged = merge(mf_rows, mf_scores, gat_rows, gat_scores)
+    codes = user_codes(dataset, users)
+    rows, scores = zip(*(propose(model, padded, codes) for model in recall.models.values()), strict=True)
+    merged = merge(rows, scores)
     history = view_history(
         torch.from_numpy(padded.rows), torch.from_numpy(padded.ages), torch.from_numpy(padded.values), dataset.n_items
     )
@@ -143,7 +136,7 @@ def _batch(
     return Batch(
         tables,
         history,
-        user_codes(dataset, users),
+        codes,
         merged.rows,
         merged.valid,
         merged.scores,
@@ -153,10 +146,10 @@ def _batch(
     )
 
 
-def propose(recall: RecallModel, padded: PaddedHistories) -> tuple[Tensor, Tensor]:
+def propose(recall: RecallModel, padded: PaddedHistories, user_features: Tensor) -> tuple[Tensor, Tensor]:
     """One recall model's candidates for padded histories: rows and scores ``(B, K)``."""
-    inputs = (padded.rows, padded.ages, padded.values, padded.exclude)
-    proposed: tuple[Tensor, Tensor] = recall(*(torch.from_numpy(part) for part in inputs))
+    inputs = (padded.rows, padded.ages, padded.values, padded.kinds, padded.exclude)
+    proposed: tuple[Tensor, Tensor] = recall(*(torch.from_numpy(part) for part in inputs), user_features)
     return proposed
 
 

@@ -16,20 +16,18 @@ import torch
 from core.dataset import Dataset, Events
 from core.progress import SILENT, Progress
 from core.settings import Settings
-from training.models.gat import fit_gat
-from training.models.mf import fit_mf
 from training.models.ranker import ItemTables, Ranker, RankerShape
-from training.models.ranker_features import SOURCES
 from training.ranking.choosing import Choice, choose_blend, choose_network
-from training.ranking.examples import Examples, RecallPair, build_examples
+from training.ranking.examples import Examples, build_examples
 from training.ranking.scoring import by_blend, by_source, mean_auc, ndcg_of_users, scores_of
+from training.ranking.sources import RecallSet, fit_recall_set
 from training.ranking.tables import item_tables
 from training.ranking.training import train_network
 from training.ranking.windows import Window, is_liked, label_windows
 
-__all__ = ["RankerFit", "RecallPair", "fit_ranker"]
+__all__ = ["RankerFit", "RecallSet", "fit_ranker", "fit_recall_set"]
 
-FitRecall = Callable[[Dataset, Events, Settings, int, Progress], RecallPair]
+FitRecall = Callable[[Dataset, Events, Settings, int, Progress], RecallSet]
 
 
 @dataclass(frozen=True)
@@ -38,19 +36,11 @@ class RankerFit:
 
     Attributes:
         model: In evaluation mode.
-        metrics: Plain JSON values: NDCG@10 on the later window of mf, gat, blend and ranker, and the choices made.
+        metrics: Plain JSON values: NDCG@10 on the later window of each source, blend and ranker, and the choices made.
     """
 
     model: Ranker
     metrics: dict[str, Any]
-
-
-def fit_recall_pair(dataset: Dataset, events: Events, settings: Settings, seed: int, progress: Progress) -> RecallPair:
-    """Both recall models on the same events."""
-    return RecallPair(
-        fit_mf(dataset, events, settings, seed=seed, progress=progress),
-        fit_gat(dataset, events, settings, seed=seed, progress=progress),
-    )
 
 
 def fit_ranker(
@@ -58,9 +48,9 @@ def fit_ranker(
     settings: Settings,
     *,
     seed: int,
-    recall: RecallPair,
+    recall: RecallSet,
     progress: Progress = SILENT,
-    fit_recall: FitRecall = fit_recall_pair,
+    fit_recall: FitRecall = fit_recall_set,
 ) -> RankerFit:
     """Trains the ranker on what recall really proposes before each label window.
 
@@ -78,7 +68,7 @@ def fit_ranker(
     events = dataset.events.of_splits(settings.train.fit)
     rng = np.random.default_rng(seed)
     windows = label_windows(events, has_times=dataset.has_times, share=settings.ranker.window_share, rng=rng)
-    shipped = item_tables(dataset, events, recall.gat.item_vectors, settings.ranker.content_dimension)
+    shipped = item_tables(dataset, events, recall.item_vectors, settings.ranker.content_dimension)
     ranker = _new_ranker(_shape(dataset, settings, shipped, recall), shipped, seed)
     examples = [
         _examples(dataset, window, settings, seed, rng, progress, fit_recall)
@@ -104,9 +94,10 @@ def fit_ranker(
             progress=progress,
         )
     metrics = _metrics(ranker, later, choice)
+    alone = ", ".join(f"{name} {metrics[f'ndcg@10_{name}']:.4f}" for name in recall.names)
     progress.say(
-        f"ranker: NDCG@10 mf {metrics['ndcg@10_mf']:.4f}, gat {metrics['ndcg@10_gat']:.4f}, "
-        f"blend {metrics['ndcg@10_blend']:.4f}, network {choice.gain:+.4f} ± {choice.standard_error:.4f} "
+        f"ranker: NDCG@10 {alone}, blend {metrics['ndcg@10_blend']:.4f}, "
+        f"network {choice.gain:+.4f} ± {choice.standard_error:.4f} "
         f"({'used' if choice.strength else 'not used'}) on {len(later):,} users"
     )
     return RankerFit(ranker.eval(), metrics)
@@ -121,21 +112,21 @@ def _examples(
     progress: Progress,
     fit_recall: FitRecall,
 ) -> Examples:
-    pair = fit_recall(dataset, window.past, settings, seed, progress)
-    tables = item_tables(dataset, window.past, pair.gat.item_vectors, settings.ranker.content_dimension)
+    recall = fit_recall(dataset, window.past, settings, seed, progress)
+    tables = item_tables(dataset, window.past, recall.item_vectors, settings.ranker.content_dimension)
     liked = settings.ranker.target == "liked" and dataset.has_values
     relevant = is_liked(dataset, window.future) if liked else np.ones(len(window.future), dtype=bool)
     return build_examples(
-        dataset, window, pair, tables, relevant, max_users=settings.ranker.max_users, rng=rng, progress=progress
+        dataset, window, recall, tables, relevant, max_users=settings.ranker.max_users, rng=rng, progress=progress
     )
 
 
-def _shape(dataset: Dataset, settings: Settings, tables: ItemTables, recall: RecallPair) -> RankerShape:
-    candidates = recall.mf.candidates
+def _shape(dataset: Dataset, settings: Settings, tables: ItemTables, recall: RecallSet) -> RankerShape:
     return RankerShape(
         n_items=dataset.n_items,
-        candidates=candidates,
-        returned=min(settings.serving.max_k, candidates),
+        sources=recall.names,
+        candidates=recall.candidates,
+        returned=min(settings.serving.max_k, recall.candidates * len(recall.names), dataset.n_items),
         dimension=tables.dimension,
         content_dimension=tables.keys.shape[1] - tables.dimension,
         item_columns=dataset.item_features.columns,
@@ -158,19 +149,18 @@ def _metrics(ranker: Ranker, later: Examples, choice: Choice) -> dict[str, Any]:
     blend = ranker.blend.tolist()
     scores = scores_of(by_blend(blend), later)
     blended, auc = float(ndcg_of_users(scores, later).mean()), mean_auc(scores, later)
-    mf, gat = (float(ndcg_of_users(scores_of(by_source(source), later), later).mean()) for source in range(SOURCES))
+    names = ranker.shape.sources
+    alone = [float(ndcg_of_users(scores_of(by_source(at), later), later).mean()) for at in range(len(names))]
     return {
         "users": len(later),
-        "ndcg@10_mf": round(mf, 5),
-        "ndcg@10_gat": round(gat, 5),
+        **{f"ndcg@10_{name}": round(value, 5) for name, value in zip(names, alone, strict=True)},
         "ndcg@10_blend": round(blended, 5),
         "ndcg@10_ranker": round(blended + (choice.gain if choice.strength else 0.0), 5),
         "network_gain": round(choice.gain, 5),
         "network_gain_standard_error": round(choice.standard_error, 5),
         "auc_blend": round(auc, 5),
         "auc_ranker": round(choice.auc if choice.strength else auc, 5),
-        "blend_mf": round(blend[0], 5),
-        "blend_gat": round(blend[1], 5),
+        **{f"blend_{name}": round(weight, 5) for name, weight in zip(names, blend, strict=True)},
         "strength": choice.strength,
         "epochs": choice.epochs,
     }

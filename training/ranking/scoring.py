@@ -22,13 +22,13 @@ Scores = Sequence[Tensor]
 
 
 def by_blend(weights: Sequence[float]) -> Scorer:
-    """Scores by fixed weights on the two standardised recall scores."""
+    """Scores by fixed weights on the standardised recall scores."""
     fixed = torch.tensor(weights, dtype=torch.float32)
     return lambda batch: (batch.source_scores * fixed).sum(-1)
 
 
 def by_source(source: int) -> Scorer:
-    """Only what one recall model listed, in its order: the model alone, without the other's candidates."""
+    """Only what one recall model listed, in its order: the model alone, without the others' candidates."""
     return lambda batch: torch.where(batch.present[..., source] > 0, batch.source_scores[..., source], MASKED)
 
 

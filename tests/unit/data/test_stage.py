@@ -12,6 +12,7 @@ import pytest
 
 from core.artifacts import load_artifact
 from core.dataset import load_dataset
+from core.errors import DataError
 from core.progress import SILENT
 from tests.unit.data.tables import NOW, TEN, Told, build, settings_for, write_events
 from training.data.stage import build_dataset
@@ -88,12 +89,24 @@ def test_given_splits_replace_time_and_keep_file_order(tmp_path: Path) -> None:
     assert artifact.manifest.tensors["time_boundaries"] is None
 
 
-def test_event_column_is_kept_as_a_dictionary(tmp_path: Path) -> None:
-    rows = ["a,x,1,click", "a,y,2,view"]
-    artifact = build(tmp_path, write_events(tmp_path, rows, "user_id,item_id,timestamp,event\n"))
-    column = pq.read_table(artifact.file("events.parquet"))["event"]
-    assert pa.types.is_dictionary(column.type)
-    assert column.to_pylist() == ["click", "view"]
+def test_event_column_becomes_kinds(tmp_path: Path) -> None:
+    rows = ["a,x,1,view", "a,y,2,", "a,z,3, click "]
+    dataset = load_dataset(build(tmp_path, write_events(tmp_path, rows, "user_id,item_id,timestamp,event\n")))
+    assert dataset.kinds == ("", "click", "view")
+    assert dataset.events.kinds.tolist() == [2, 0, 1]
+    assert dataset.histories(("train", "valid", "test")).of(0).kinds.tolist() == [1, 0, 2]
+
+
+def test_kinds_are_unknown_when_there_is_no_event_column(tmp_path: Path) -> None:
+    dataset = load_dataset(build(tmp_path, write_events(tmp_path, ["a,x,1,1", "a,y,2,1"])))
+    assert dataset.kinds == ("",)
+    assert not dataset.events.kinds.any()
+
+
+def test_too_many_kinds_are_refused(tmp_path: Path) -> None:
+    rows = [f"u,i{row},{row},kind-{row}" for row in range(256)]
+    with pytest.raises(DataError, match="too many kinds"):
+        build(tmp_path, write_events(tmp_path, rows, "user_id,item_id,timestamp,event\n"))
 
 
 def test_cold_items_and_users_stay_and_dropped_ones_leave(tmp_path: Path) -> None:
@@ -160,7 +173,15 @@ def test_artifact_can_be_loaded_and_verified(tmp_path: Path) -> None:
     assert facts["split_counts"] == {"train": 8, "valid": 1, "test": 1}
     assert facts["time_boundaries"] == {"train": pytest.approx(107.2), "valid": pytest.approx(108.1)}
     table = pq.read_table(artifact.file("events.parquet"))
-    assert [str(kind) for kind in table.schema.types] == ["int32", "int32", "double", "float", "float", "uint8"]
+    assert [str(kind) for kind in table.schema.types] == [
+        "int32",
+        "int32",
+        "double",
+        "float",
+        "float",
+        "uint8",
+        "uint8",
+    ]
 
 
 def test_two_hundred_thousand_synthetic_events_build(tmp_path: Path) -> None:

@@ -12,10 +12,11 @@ from onnx import numpy_helper
 from torch import nn
 
 from core.errors import ExportError
-from core.tensors import MASKED, RECALL_MF
+from core.tensors import MASKED, recall_step
 from export.onnx_graph import check_graph, export_graph, fixed_axes
 from export.parity import Feeds, check_parity
 
+RECALL_MF = recall_step("mf")
 N_ITEMS, D, K = 30, 4, 5
 
 
@@ -29,7 +30,13 @@ class TinyRecall(nn.Module):
         self.table = nn.Parameter(table)
 
     def forward(
-        self, rows: torch.Tensor, ages: torch.Tensor, values: torch.Tensor, exclude: torch.Tensor
+        self,
+        rows: torch.Tensor,
+        ages: torch.Tensor,
+        values: torch.Tensor,
+        kinds: torch.Tensor,
+        exclude: torch.Tensor,
+        user_features: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         weights = torch.exp(-ages / 30) * (1 + 0.1 * values)
         user = (self.table[rows] * weights[:, :, None]).sum(1)  # (B, D)
@@ -46,6 +53,8 @@ def feed(batch: int, length: int = 16) -> Feeds:
         "history_rows": rows,
         "history_ages": rng.uniform(0, 50, size=(batch, length)).astype(np.float32),
         "history_values": rng.normal(size=(batch, length)).astype(np.float32),
+        "history_kinds": rng.integers(0, 3, size=(batch, length)),
+        "user_features": rng.integers(0, 3, size=(batch, 2)),
         "exclude_rows": np.concatenate([rows, np.full((batch, length), N_ITEMS)], axis=1),
     }
 
@@ -60,7 +69,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_export_keeps_names_axes_and_opset(exported: Path) -> None:
     check_graph(exported, RECALL_MF, 20)
-    assert fixed_axes(exported) == {"K": K}
+    assert fixed_axes(exported, RECALL_MF) == {"K": K, "F": 2}
 
 
 @pytest.mark.parametrize("length", [16, 64])

@@ -16,6 +16,7 @@ def dataset(pairs: list[tuple[int, int, int]]) -> Dataset:
     events = Events(
         users.astype(np.int32), items.astype(np.int32), np.arange(n, dtype=np.float64),
         np.zeros(n, np.float32), np.full(n, np.nan, np.float32), splits.astype(np.uint8),
+        np.zeros(n, np.uint8),
     )  # fmt: skip
     none = FeatureTable((), np.zeros((0, 0), dtype=np.int32))
     ids = Vocabulary([f"u{row}" for row in range(4)]), Vocabulary([f"i{row}" for row in range(6)])

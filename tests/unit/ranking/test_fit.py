@@ -17,34 +17,36 @@ from core.settings import Settings
 from core.tensors import MASKED
 from tests.unit.ranking.worlds import block_dataset, quick_settings
 from training.ranking.examples import build_examples, propose, user_codes
-from training.ranking.fit import RankerFit, RecallPair, fit_ranker, fit_recall_pair
+from training.ranking.fit import RankerFit, RecallSet, fit_ranker, fit_recall_set
 from training.ranking.tables import item_tables
 from training.ranking.windows import label_windows
 
 
-def fit(dataset: Dataset, settings: Settings, seed: int = 0) -> tuple[RankerFit, RecallPair]:
-    pair = fit_recall_pair(dataset, dataset.events.of_splits(settings.train.fit), settings, seed, SILENT)
-    return fit_ranker(dataset, settings, seed=seed, recall=pair), pair
+def fit(dataset: Dataset, settings: Settings, seed: int = 0) -> tuple[RankerFit, RecallSet]:
+    recall = fit_recall_set(dataset, dataset.events.of_splits(settings.train.fit), settings, seed, SILENT)
+    return fit_ranker(dataset, settings, seed=seed, recall=recall), recall
 
 
 @pytest.fixture(scope="module")
-def blocks() -> tuple[Dataset, Settings, RankerFit, RecallPair]:
+def blocks() -> tuple[Dataset, Settings, RankerFit, RecallSet]:
     dataset, settings = block_dataset(), quick_settings()
     return dataset, settings, *fit(dataset, settings)
 
 
-def inputs_of(dataset: Dataset, pair: RecallPair, users: np.ndarray) -> tuple[torch.Tensor, ...]:
+def inputs_of(dataset: Dataset, recall: RecallSet, users: np.ndarray) -> tuple[torch.Tensor, ...]:
     past = dataset.events.of_splits(("train", "valid"))
     padded = pad(histories_of(past, dataset.n_users).select(users), dataset.n_items)
-    parts = (torch.from_numpy(part) for part in (padded.rows, padded.ages, padded.values))
+    history = (torch.from_numpy(part) for part in (padded.rows, padded.ages, padded.values))
+    codes = user_codes(dataset, users)
     with torch.no_grad():
-        return *parts, user_codes(dataset, users), *propose(pair.mf, padded), *propose(pair.gat, padded)
+        candidates = [part for model in recall.models.values() for part in propose(model, padded, codes)]
+    return *history, codes, *candidates
 
 
 def test_pipeline_is_not_below_its_blend_on_the_test_split(
-    blocks: tuple[Dataset, Settings, RankerFit, RecallPair],
+    blocks: tuple[Dataset, Settings, RankerFit, RecallSet],
 ) -> None:
-    dataset, _, fitted, pair = blocks
+    dataset, _, fitted, recall = blocks
     test = dataset.events.of_splits(("test",))
     users, place = np.unique(test.user_rows, return_inverse=True)
     truth = truth_of(place, test.item_rows, len(users))
@@ -53,7 +55,7 @@ def test_pipeline_is_not_below_its_blend_on_the_test_split(
         model = fitted.model.with_tables(fitted.model.tables)
         model.strength.fill_(strength)
         with torch.no_grad():
-            rows, scores, _, _ = model(*inputs_of(dataset, pair, users))
+            rows, scores, _, _ = model(*inputs_of(dataset, recall, users))
         lists = torch.where(scores > MASKED / 2, rows, -1).numpy()
         values[strength] = ndcg(hits(lists, truth), truth.sizes, 10)
     blend, pipeline = values[0.0].mean(), values[float(fitted.model.strength)].mean()
@@ -62,7 +64,7 @@ def test_pipeline_is_not_below_its_blend_on_the_test_split(
 
 
 def test_ranker_orders_candidates_on_the_later_window(
-    blocks: tuple[Dataset, Settings, RankerFit, RecallPair],
+    blocks: tuple[Dataset, Settings, RankerFit, RecallSet],
 ) -> None:
     metrics = blocks[2].metrics
     assert metrics["auc_ranker"] > 0.6
@@ -70,31 +72,31 @@ def test_ranker_orders_candidates_on_the_later_window(
     assert metrics["ndcg@10_ranker"] > max(metrics["ndcg@10_mf"], metrics["ndcg@10_gat"]) - 0.02
 
 
-def test_metrics_are_plain_json(blocks: tuple[Dataset, Settings, RankerFit, RecallPair]) -> None:
+def test_metrics_are_plain_json(blocks: tuple[Dataset, Settings, RankerFit, RecallSet]) -> None:
     assert json.loads(json.dumps(blocks[2].metrics)) == blocks[2].metrics
 
 
-def test_reasons_are_of_the_recommended_block(blocks: tuple[Dataset, Settings, RankerFit, RecallPair]) -> None:
-    dataset, _, fitted, pair = blocks
+def test_reasons_are_of_the_recommended_block(blocks: tuple[Dataset, Settings, RankerFit, RecallSet]) -> None:
+    dataset, _, fitted, recall = blocks
     users = np.arange(60)
     with torch.no_grad():
-        rows, _, reasons, weights = fitted.model(*inputs_of(dataset, pair, users))
+        rows, _, reasons, weights = fitted.model(*inputs_of(dataset, recall, users))
     first, known = rows[:, 0] % 3, weights[:, 0, 0] > 0
     same = (reasons[known, 0, 0] % 3 == first[known]).float().mean()
     assert float(same) > 0.8
 
 
 def test_shipped_tables_are_those_of_the_shipped_recall(
-    blocks: tuple[Dataset, Settings, RankerFit, RecallPair],
+    blocks: tuple[Dataset, Settings, RankerFit, RecallSet],
 ) -> None:
-    dataset, settings, fitted, pair = blocks
+    dataset, settings, fitted, recall = blocks
     events = dataset.events.of_splits(settings.train.fit)
-    wanted = item_tables(dataset, events, pair.gat.item_vectors, settings.ranker.content_dimension)
+    wanted = item_tables(dataset, events, recall.item_vectors, settings.ranker.content_dimension)
     assert torch.equal(fitted.model.tables.keys, wanted.keys)
     assert torch.equal(fitted.model.tables.statistics, wanted.statistics)
 
 
-def test_fit_never_looks_at_the_test_split(blocks: tuple[Dataset, Settings, RankerFit, RecallPair]) -> None:
+def test_fit_never_looks_at_the_test_split(blocks: tuple[Dataset, Settings, RankerFit, RecallSet]) -> None:
     dataset, settings, fitted, _ = blocks
     kept = dataset.events.splits < 2
     other = Dataset(
@@ -110,19 +112,19 @@ def test_fit_never_looks_at_the_test_split(blocks: tuple[Dataset, Settings, Rank
 @pytest.mark.parametrize("missing", ["with_times", "with_values", "with_attributes"])
 def test_fit_does_without(missing: str) -> None:
     dataset = block_dataset(**{missing: False})
-    fitted, pair = fit(dataset, quick_settings("ranker.epochs=1"))
+    fitted, recall = fit(dataset, quick_settings("ranker.epochs=1"))
     with torch.no_grad():
-        rows, scores, _, _ = fitted.model(*inputs_of(dataset, pair, np.arange(20)))
+        rows, scores, _, _ = fitted.model(*inputs_of(dataset, recall, np.arange(20)))
     assert bool(torch.isfinite(scores).all())
     assert bool((rows[:, 0] < dataset.n_items).all())
 
 
 def test_fit_returns_fewer_items_on_a_tiny_catalogue() -> None:
     dataset = block_dataset(n_users=60, n_items=30, per_user=8)
-    fitted, pair = fit(dataset, quick_settings("recall.candidates=200", "serving.max_k=100", "ranker.epochs=1"))
+    fitted, recall = fit(dataset, quick_settings("recall.candidates=200", "serving.max_k=100", "ranker.epochs=1"))
     with torch.no_grad():
-        rows, _, _, _ = fitted.model(*inputs_of(dataset, pair, np.arange(5)))
-    assert fitted.model.shape.returned == pair.mf.candidates == rows.shape[1]
+        rows, _, _, _ = fitted.model(*inputs_of(dataset, recall, np.arange(5)))
+    assert fitted.model.shape.returned == min(recall.candidates, dataset.n_items) == rows.shape[1]
 
 
 def test_fit_for_liked_events_uses_only_those_as_hits() -> None:
@@ -135,10 +137,10 @@ def test_fit_for_liked_events_uses_only_those_as_hits() -> None:
 def test_examples_hold_recalls_own_candidates_and_true_labels() -> None:
     dataset, settings = block_dataset(), quick_settings()
     window, _ = label_windows(dataset.events, has_times=True, share=0.1, rng=np.random.default_rng(0))
-    pair = fit_recall_pair(dataset, window.past, settings, 0, SILENT)
-    tables = item_tables(dataset, window.past, pair.gat.item_vectors, 16)
+    recall = fit_recall_set(dataset, window.past, settings, 0, SILENT)
+    tables = item_tables(dataset, window.past, recall.item_vectors, 16)
     relevant = np.ones(len(window.future), dtype=bool)
-    examples = build_examples(dataset, window, pair, tables, relevant, max_users=10_000, rng=np.random.default_rng(0))
+    examples = build_examples(dataset, window, recall, tables, relevant, max_users=10_000, rng=np.random.default_rng(0))
     assert len(examples) == len(np.unique(window.future.user_rows))
     found, at = 0, 0
     for batch in examples.batches:
@@ -153,10 +155,10 @@ def test_examples_hold_recalls_own_candidates_and_true_labels() -> None:
 def test_examples_are_capped_at_max_users() -> None:
     dataset, settings = block_dataset(), quick_settings()
     window, _ = label_windows(dataset.events, has_times=True, share=0.1, rng=np.random.default_rng(0))
-    pair = fit_recall_pair(dataset, window.past, settings, 0, SILENT)
-    tables = item_tables(dataset, window.past, pair.gat.item_vectors, 16)
+    recall = fit_recall_set(dataset, window.past, settings, 0, SILENT)
+    tables = item_tables(dataset, window.past, recall.item_vectors, 16)
     relevant = np.ones(len(window.future), dtype=bool)
-    examples = build_examples(dataset, window, pair, tables, relevant, max_users=7, rng=np.random.default_rng(0))
+    examples = build_examples(dataset, window, recall, tables, relevant, max_users=7, rng=np.random.default_rng(0))
     assert len(examples) == 7
 
 

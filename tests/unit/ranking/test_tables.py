@@ -23,6 +23,7 @@ def events_at(rows: list[tuple[int, int, float, float]]) -> Events:
         np.array(values, np.float32),
         np.array(values, np.float32),
         np.zeros(len(rows), np.uint8),
+        np.zeros(len(rows), np.uint8),
     )
 
 

@@ -16,7 +16,7 @@ from training.models.ranker import Ranker
 from training.models.ranker_attention import view_history
 from training.models.ranker_features import candidate_features
 from training.models.ranker_merge import merge
-from training.ranking.choosing import choose_blend, choose_network
+from training.ranking.choosing import blend_shares, choose_blend, choose_network
 from training.ranking.examples import Batch, Examples
 from training.ranking.scoring import by_blend, by_network, listwise_loss, mean_auc, mean_loss, ndcg_of_users, scores_of
 from training.ranking.training import train_network
@@ -29,7 +29,7 @@ HIDDEN_STATISTIC = 4
 def hidden_examples(ranker: Ranker, seed: int, users: int = 48, hits_per_user: int = 4) -> Examples:
     """The items with the highest hidden statistic come true; recall scores tell nothing."""
     inputs = random_inputs(users, 16, seed=seed)
-    merged = merge(*inputs[4:])
+    merged = merge(inputs[4::2], inputs[5::2])
     history = view_history(*inputs[:3], ranker.shape.n_items)
     signal = ranker.tables.statistics[merged.rows][..., HIDDEN_STATISTIC].masked_fill(~merged.valid, -1e9)
     labels = torch.zeros_like(signal).scatter_(1, signal.topk(hits_per_user, 1).indices, 1.0)
@@ -174,3 +174,12 @@ def test_ndcg_counts_hits_that_recall_missed() -> None:
     ideal = sum(1 / np.log2(place + 2) for place in range(3))
     wanted = sum(1 / np.log2(place + 2) for place in range(2)) / ideal
     assert ndcg_of_users(perfect, Examples(examples.batches, missed)).tolist() == pytest.approx([wanted] * 3)
+
+
+@pytest.mark.parametrize("sources", [1, 2, 3, 4])
+def test_blend_shares_add_up_to_one_and_include_each_source_alone(sources: int) -> None:
+    shares = blend_shares(sources)
+    assert len(set(shares)) == len(shares)
+    assert all(sum(point) == pytest.approx(1) for point in shares)
+    for source in range(sources):
+        assert tuple(float(at == source) for at in range(sources)) in shares

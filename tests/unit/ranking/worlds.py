@@ -15,6 +15,7 @@ from training.models.ranker import ItemTables, Ranker, RankerShape
 from training.models.ranker_shape import STATISTICS
 
 DAY = 86_400.0
+SOURCES = ("mf", "gat")
 ITEM_COLUMNS = (FeatureColumn("tags", "tags", 5, 2), FeatureColumn("year", "number", 4, 1))
 USER_COLUMNS = (FeatureColumn("group", "category", 4, 1),)
 
@@ -52,6 +53,7 @@ def block_dataset(
         ((liked - liked.mean()) / liked.std()).astype(np.float32) if with_values else np.zeros(len(users), np.float32),
         liked if with_values else unknown,
         splits,
+        np.zeros(len(users), np.uint8),
     )
     codes = np.stack([1 + item_block, np.zeros(n_items), 1 + np.arange(n_items) % 3], 1).astype(np.int32)
     groups = (1 + np.arange(n_users) % n_blocks).astype(np.int32)[:, None]
@@ -93,7 +95,7 @@ def random_ranker(
 ) -> Ranker:
     """A ranker over noise; ``trained`` gives its last layer weights, which are zero otherwise."""
     generator = torch.Generator().manual_seed(seed)
-    shape = RankerShape(n_items, candidates, returned, 8, 4, ITEM_COLUMNS, USER_COLUMNS, 4, 2, (16, 8), 0.1)
+    shape = RankerShape(n_items, SOURCES, candidates, returned, 8, 4, ITEM_COLUMNS, USER_COLUMNS, 4, 2, (16, 8), 0.1)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         ranker = Ranker(shape, random_tables(n_items, 8, 4, generator)).eval()
@@ -116,7 +118,7 @@ def random_inputs(
     values = torch.where(mask, torch.randn(batch, length, generator=generator), 0.0)
     groups = torch.randint(0, 4, (batch, 1), generator=generator)
     lists: list[Tensor] = []
-    for _ in range(2):
+    for _ in SOURCES:
         picked = torch.stack([torch.randperm(n_items, generator=generator)[:candidates] for _ in range(batch)])
         scores = torch.randn(batch, candidates, generator=generator).sort(1, descending=True).values
         if masked:

@@ -14,7 +14,7 @@ DAY = SECONDS_PER_DAY
 def history(*rows: int) -> UserHistory:
     """Newest first, one day apart, value 1 each."""
     times = 100 * DAY - DAY * np.arange(len(rows))
-    return UserHistory(np.array(rows, np.int32), times, np.ones(len(rows), np.float32))
+    return UserHistory(np.array(rows, np.int32), times, np.ones(len(rows), np.float32), np.ones(len(rows), np.uint8))
 
 
 def context(past: UserHistory, session: tuple[str, ...] = (), exclude: tuple[str, ...] = ()) -> Context:

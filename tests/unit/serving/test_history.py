@@ -20,7 +20,12 @@ NO_FEATURES = FeatureTable((), np.zeros((3, 0), np.int32))
 
 def three_users() -> tuple[Vocabulary, Histories, FeatureTable]:
     histories = Histories.from_events(
-        np.array([0, 0, 2, 0]), np.array([5, 6, 7, 8]), np.array([10.0, 30.0, 5.5, 20.0]), np.array([0.1, -1, 2, 3]), 3
+        np.array([0, 0, 2, 0]),
+        np.array([5, 6, 7, 8]),
+        np.array([10.0, 30.0, 5.5, 20.0]),
+        np.array([0.1, -1, 2, 3]),
+        3,
+        np.array([1, 0, 2, 3]),
     )
     codes = np.array([[1, 2], [3, 0], [0, 4]], np.int32)
     columns = (FeatureColumn("sex", "category", 5, 1), FeatureColumn("age", "category", 5, 1))
@@ -94,7 +99,9 @@ def test_open_refuses_another_schema_version(tmp_path: Path) -> None:
 def test_every_history_comes_back_as_written(tmp_path_factory: pytest.TempPathFactory, events: list, seed: int) -> None:
     users, items = (np.array([event[side] for event in events], dtype=np.int64) for side in (0, 1))
     rng = np.random.default_rng(seed)
-    histories = Histories.from_events(users, items, rng.random(len(events)) * 1e9, rng.random(len(events)), 5)
+    histories = Histories.from_events(
+        users, items, rng.random(len(events)) * 1e9, rng.random(len(events)), 5, rng.integers(0, 255, len(events))
+    )
     path = tmp_path_factory.mktemp("h") / "history.sqlite"
     write_history(path, Vocabulary([f"u{row}" for row in range(5)]), histories, FeatureTable((), np.zeros((5, 0))))
     found = open_history(path).lookup([f"u{row}" for row in range(5)]).histories
@@ -102,3 +109,4 @@ def test_every_history_comes_back_as_written(tmp_path_factory: pytest.TempPathFa
         assert np.array_equal(wanted.item_rows, history.item_rows)
         assert np.array_equal(wanted.timestamps, history.timestamps)
         assert np.array_equal(wanted.values, history.values)
+        assert np.array_equal(wanted.kinds, history.kinds)

@@ -24,6 +24,7 @@ def histories_with(days: list[list[float]], values: list[list[float]]) -> Histor
         np.arange(len(flat), dtype=np.int32),
         flat * SECONDS_PER_DAY,
         np.array([value for user in values for value in user], dtype=np.float32),
+        np.zeros(len(flat), np.uint8),
     )
 
 

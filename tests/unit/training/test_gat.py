@@ -10,7 +10,7 @@ from core.dataset import Dataset
 from core.errors import TrainingError
 from core.histories import pad
 from core.sections import GatSettings
-from core.tensors import RECALL_GAT
+from core.tensors import recall_step
 from tests.suites.recall_data import block_dataset
 from tests.suites.recall_suite import FIT, RecallSuite, as_tensors, empty_requests, ndcg, popularity_ndcg
 from training.models.gat import GatNetwork, TensorBatch, batch_loss, fit_gat, served_form, start_network
@@ -22,7 +22,7 @@ SETTINGS = GatSettings(dimension=8, batch_users=32)
 
 class TestGat(RecallSuite):
     fit = staticmethod(fit_gat)
-    spec = RECALL_GAT
+    spec = recall_step("gat")
     settings = ("gat.dimension=8", "gat.batch_users=32")
     expected_ndcg = 0.42
     expected_ndcg_without_times = 0.42
@@ -77,9 +77,9 @@ def whole_histories(dataset: Dataset) -> TensorBatch:
 
 def test_served_attention_equals_message_passing(dataset: Dataset, network: GatNetwork) -> None:
     model = served_form(network, np.ones(dataset.n_items), 20)
-    padded = as_tensors(pad(dataset.histories(FIT), dataset.n_items))[:3]
+    padded = as_tensors(pad(dataset.histories(FIT), dataset.n_items))[:4]
     empty = empty_requests(dataset, 1)[0]
-    padded[0][1], padded[1][1], padded[2][1] = empty[0, 0], 0, 0
+    padded[0][1], padded[1][1], padded[2][1], padded[3][1] = empty[0, 0], 0, 0, 0
     with torch.no_grad():
         expected = network.user_vectors(network.propagated()[0], whole_histories(dataset))
     torch.testing.assert_close(model.user_vectors(*padded), expected, rtol=1e-4, atol=1e-5)
@@ -89,7 +89,7 @@ def test_served_attention_equals_message_passing(dataset: Dataset, network: GatN
 
 def test_attention_adds_up_to_one_and_spares_padding(dataset: Dataset, network: GatNetwork) -> None:
     model = served_form(network, np.ones(dataset.n_items), 20)
-    rows, ages, values, _ = as_tensors(pad(dataset.histories(FIT), dataset.n_items))
+    rows, ages, values, *_ = as_tensors(pad(dataset.histories(FIT), dataset.n_items))
     weights = model.attention(rows, ages, values)
     torch.testing.assert_close(weights.sum(1), torch.ones(len(rows)))
     assert (weights[rows == dataset.n_items] == 0).all()

@@ -15,7 +15,7 @@ from training.models.sparse_sum import SparseSum
 def histories(*users: list[int]) -> Histories:
     rows = np.array([item for user in users for item in user], dtype=np.int32)
     starts = np.concatenate([[0], np.cumsum([len(user) for user in users])]).astype(np.int64)
-    return Histories(starts, rows, np.zeros(len(rows)), np.zeros(len(rows), np.float32))
+    return Histories(starts, rows, np.zeros(len(rows)), np.zeros(len(rows), np.float32), np.zeros(len(rows)))
 
 
 CHECKERBOARD = histories([0, 2, 4], [1, 3], [0, 2], [1, 3, 5], [], [0, 4], [1, 5])

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from core.histories import Histories, pad
-from core.tensors import RECALL_MF
+from core.tensors import recall_step
 from tests.suites.recall_data import block_dataset
 from tests.suites.recall_suite import FIT, RecallSuite, as_tensors, ndcg
 from training.models import mf_numba, mf_torch
@@ -22,7 +22,7 @@ ENOUGH_STEPS = 24
 
 class TestMf(RecallSuite):
     fit = staticmethod(fit_mf)
-    spec = RECALL_MF
+    spec = recall_step("mf")
     settings = ("mf.dimension=8",)
     expected_ndcg = 0.42
     expected_ndcg_without_times = 0.42
@@ -127,7 +127,7 @@ def test_fold_in_solves_the_users_problem(trained: MfRecall) -> None:
     interactions, _ = Interactions.both_ways(histories.starts, histories.item_rows, weights, trained.n_items)
     objective = Objective(trained.all_items_mass / trained.n_items, trained.regularisation, trained.frequency_power)
     expected = exact_half_step(interactions, trained.item_vectors[:-1].numpy(), objective)
-    found = trained.user_vectors(*as_tensors(pad(histories, trained.n_items))[:3]).numpy()
+    found = trained.user_vectors(*as_tensors(pad(histories, trained.n_items))[:4]).numpy()
     np.testing.assert_allclose(found, expected, atol=2e-3)
 
 
@@ -136,7 +136,9 @@ def test_weights_have_mean_one_over_training_events(trained: MfRecall) -> None:
 
 
 def test_user_who_likes_an_item_more_moves_towards_it(trained: MfRecall) -> None:
-    histories = Histories(np.array([0, 1, 2]), np.array([5, 5]), np.zeros(2), np.array([-1.0, 2.0], np.float32))
-    rows, ages, values, _ = as_tensors(pad(histories, trained.n_items))
-    low, high = trained.scores(rows, ages, values)[:, 5]
+    histories = Histories(
+        np.array([0, 1, 2]), np.array([5, 5]), np.zeros(2), np.array([-1.0, 2.0], np.float32), np.zeros(2)
+    )
+    *history, _, features = as_tensors(pad(histories, trained.n_items))
+    low, high = trained.scores(*history, features)[:, 5]
     assert high > low

@@ -23,7 +23,7 @@ def ranked(ranker: Ranker, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 def test_untrained_ranker_orders_by_the_blend() -> None:
     ranker, inputs = random_ranker(trained=False), random_inputs(5, 32)
     ranker.blend.copy_(torch.tensor([0.7, 1.3]))
-    merged = merge(*inputs[4:])
+    merged = merge(inputs[4::2], inputs[5::2])
     blend = torch.where(merged.valid, 0.7 * merged.scores[..., 0] + 1.3 * merged.scores[..., 1], MASKED)
     best, places = blend.topk(10, dim=1)
     rows, scores, _, _ = ranked(ranker, inputs)
@@ -47,7 +47,7 @@ def test_scores_descend_and_no_item_comes_twice() -> None:
 def test_masked_candidates_come_last_as_padding() -> None:
     inputs = random_inputs(4, 16, masked=9)  # 3 valid per source
     rows, scores, reasons, weights = ranked(random_ranker(), inputs)
-    valid = merge(*inputs[4:]).valid.sum(1)
+    valid = merge(inputs[4::2], inputs[5::2]).valid.sum(1)
     for user, count in enumerate(valid.tolist()):
         assert bool((scores[user, :count] > MASKED / 2).all())
         assert rows[user, count:].tolist() == [N_ITEMS] * (10 - count)
@@ -67,7 +67,7 @@ def test_equal_scores_keep_the_order_of_the_lists() -> None:
     inputs = list(random_inputs(3, 16, masked=0))
     inputs[5] = inputs[7] = torch.ones(3, 12)
     ranker = random_ranker(trained=False)
-    merged = merge(*inputs[4:])
+    merged = merge(inputs[4::2], inputs[5::2])
     rows, _, _, _ = ranked(ranker, tuple(inputs))
     for user in range(3):
         assert rows[user].tolist() == merged.rows[user][merged.valid[user]][:10].tolist()

@@ -10,9 +10,10 @@ import onnxruntime
 import pytest
 import torch
 
-from core.tensors import RANK
-from tests.unit.ranking.worlds import random_inputs, random_ranker
+from core.tensors import rank_step
+from tests.unit.ranking.worlds import SOURCES, random_inputs, random_ranker
 
+RANK = rank_step(SOURCES)
 FORBIDDEN = {"NonZero", "Unique", "ScatterElements", "ScatterND", "Loop", "If"}
 """Operators that TensorRT lacks or handles by a slow path."""
 
@@ -26,7 +27,7 @@ def graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
         random_inputs(3, 32),
         input_names=[spec.name for spec in RANK.inputs],
         output_names=[spec.name for spec in RANK.outputs],
-        dynamic_shapes=({0: batch, 1: length},) * 3 + ({0: batch},) * 5,
+        dynamic_shapes=({0: batch, 1: length},) * 3 + ({0: batch}, ({0: batch},) * 4),
         dynamo=True,
         opset_version=20,
         verbose=False,

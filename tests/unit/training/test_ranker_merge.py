@@ -1,4 +1,4 @@
-"""Two candidate lists become one: checked against a slow oracle."""
+"""Several candidate lists become one: checked against a slow oracle."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.tensors import MASKED
-from training.models.ranker_merge import merge
+from training.models.ranker_merge import Merged, merge
 
 WIDTH = 6
+Lists = list[tuple[list[int], list[float]]]
+"""Rows and scores by source."""
 
 
 @st.composite
@@ -28,14 +30,14 @@ def standardise(scores: list[float]) -> list[float]:
     return [float((score - known.mean()) / deviation) for score in known]
 
 
-def oracle(mf: tuple[list[int], list[float]], gat: tuple[list[int], list[float]]) -> dict[int, tuple[float, ...]]:
-    """Row to (mf score, gat score, in mf, in gat, mf discount, gat discount), the obvious way."""
+def oracle(lists: Lists) -> dict[int, tuple[float, ...]]:
+    """Row to (score by source, presence by source, discount by source), the obvious way."""
     sources = []
-    for rows, scores in (mf, gat):
+    for rows, scores in lists:
         standard = standardise(scores)
         sources.append({row: (score, place) for place, (row, score) in enumerate(zip(rows, standard, strict=False))})
     merged = {}
-    for row in list(sources[0]) + [row for row in sources[1] if row not in sources[0]]:
+    for row in dict.fromkeys(row for source in sources for row in source):
         score, inside, discount = [], [], []
         for source in sources:
             floor = min((value for value, _ in source.values()), default=0.0)
@@ -47,9 +49,12 @@ def oracle(mf: tuple[list[int], list[float]], gat: tuple[list[int], list[float]]
     return merged
 
 
-def merged_of(mf: tuple[list[int], list[float]], gat: tuple[list[int], list[float]]) -> dict[int, tuple[float, ...]]:
-    tensors = [torch.tensor([part]) for source in (mf, gat) for part in source]
-    result = merge(*tensors)
+def merge_of(lists: Lists) -> Merged:
+    return merge([torch.tensor([rows]) for rows, _ in lists], [torch.tensor([scores]) for _, scores in lists])
+
+
+def merged_of(lists: Lists) -> dict[int, tuple[float, ...]]:
+    result = merge_of(lists)
     places = torch.nonzero(result.valid[0]).squeeze(1).tolist()
     rows = result.rows[0, places].tolist()
     assert len(rows) == len(set(rows))
@@ -58,24 +63,26 @@ def merged_of(mf: tuple[list[int], list[float]], gat: tuple[list[int], list[floa
 
 
 @settings(max_examples=150, deadline=None)
-@given(candidate_list(), candidate_list())
-def test_merge_equals_the_oracle(mf: tuple[list[int], list[float]], gat: tuple[list[int], list[float]]) -> None:
-    wanted, found = oracle(mf, gat), merged_of(mf, gat)
-    assert list(found) == list(wanted)  # mf's order, then what only gat lists
+@given(st.lists(candidate_list(), min_size=1, max_size=4))
+def test_merge_equals_the_oracle(lists: Lists) -> None:
+    wanted, found = oracle(lists), merged_of(lists)
+    assert list(found) == list(wanted)  # the first source's order, then what only the second lists, and so on
     for row, values in wanted.items():
         np.testing.assert_allclose(found[row], values, rtol=1e-4, atol=1e-4)
 
 
 def test_merge_is_finite_when_all_scores_are_equal() -> None:
-    found = merged_of(([0, 1, 2, 3, 4, 5], [1.0] * 6), ([0, 1, 2, 3, 4, 5], [MASKED] * 6))
+    found = merged_of([([0, 1, 2, 3, 4, 5], [1.0] * 6), ([0, 1, 2, 3, 4, 5], [MASKED] * 6)])
     assert [values[:2] for values in found.values()] == [(0.0, 0.0)] * 6
 
 
 def test_merge_treats_users_apart() -> None:
-    one = (torch.tensor([[0, 1]]), torch.tensor([[2.0, 1.0]]), torch.tensor([[1, 2]]), torch.tensor([[4.0, 3.0]]))
-    two = (torch.tensor([[5, 6]]), torch.tensor([[9.0, MASKED]]), torch.tensor([[5, 7]]), torch.tensor([[1.0, 0.5]]))
-    together = merge(*(torch.cat(pair) for pair in zip(one, two, strict=True)))
-    for place, alone in enumerate((merge(*one), merge(*two))):
+    one: Lists = [([0, 1], [2.0, 1.0]), ([1, 2], [4.0, 3.0])]
+    two: Lists = [([5, 6], [9.0, MASKED]), ([5, 7], [1.0, 0.5])]
+    rows = [torch.tensor([a[0], b[0]]) for a, b in zip(one, two, strict=True)]
+    scores = [torch.tensor([a[1], b[1]]) for a, b in zip(one, two, strict=True)]
+    together = merge(rows, scores)
+    for place, alone in enumerate((merge_of(one), merge_of(two))):
         assert torch.equal(together.rows[place], alone.rows[0])
         assert torch.equal(together.valid[place], alone.valid[0])
         torch.testing.assert_close(together.scores[place], alone.scores[0])

@@ -69,4 +69,5 @@ def events_at(items: list[int], days: list[float]) -> Events:
         np.zeros(count, np.float32),
         np.zeros(count, np.float32),
         np.zeros(count, np.uint8),
+        np.zeros(count, np.uint8),
     )

@@ -1,0 +1,53 @@
+"""The recall models of one fit, by source."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from core.dataset import Dataset, Events
+from core.progress import Progress
+from core.settings import Settings
+from training.models.fitters import fitter
+from training.models.recall_base import RecallModel
+
+SIMILARITY = ("gat", "mf")
+"""Whose item vectors say how alike two items are, in order of preference."""
+
+
+@dataclass(frozen=True)
+class RecallSet:
+    """All recall models of one fit.
+
+    Attributes:
+        models: By source, in the order of ``recall.sources``.
+    """
+
+    models: dict[str, RecallModel]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The sources in order."""
+        return tuple(self.models)
+
+    @property
+    def candidates(self) -> int:
+        """K, the same for all."""
+        return min(model.candidates for model in self.models.values())
+
+    @property
+    def item_vectors(self) -> Tensor:
+        """``(I + 1, D)``, last row zero: the vectors by which the ranker compares items."""
+        name = next((name for name in SIMILARITY if name in self.models), self.names[0])
+        return self.models[name].item_vectors
+
+
+def fit_recall_set(dataset: Dataset, events: Events, settings: Settings, seed: int, progress: Progress) -> RecallSet:
+    """The models of ``settings.recall.sources``, all fitted on the same events."""
+    return RecallSet(
+        {
+            name: fitter(name)(dataset, events, settings, seed=seed, progress=progress)
+            for name in settings.recall.sources
+        }
+    )
