@@ -8,6 +8,8 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Split = Literal["train", "valid", "test"]
+Target = Literal["any", "liked"]
+"""What counts as a hit: any later event, or only those valued at or above the mean (for example high ratings)."""
 
 LONGEST_SORT = 3840
 """Most elements that TensorRT's TopK takes."""
@@ -152,7 +154,7 @@ class RecallSettings(Section):
 class RankerSettings(Section):
     """The ranker: DCN-v2 with target attention on top of a blend of both recall scores."""
 
-    target: Literal["any", "liked"] = "any"
+    target: Target = "any"
     """What counts as a hit: any later event, or only those valued at or above the mean (for example high ratings)."""
     window_share: float = Field(0.1, gt=0, le=0.3)
     """Share of the fitted events in each of the two label windows, the last and the one before it."""

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from core.errors import ConchError
+from core.sections import Target
 from pipeline.console import Terminal
 from pipeline.options import ConfigOption, SetOption, settings_from
 from pipeline.stages import STAGES, Stage, run_stages
@@ -94,13 +95,14 @@ def recommend(
 def evaluate(
     json_file: Annotated[Path | None, typer.Option("--json", help="Where to write all numbers.")] = None,
     split: Annotated[str, typer.Option(help="Split to predict.")] = "test",
+    target: Annotated[Target, typer.Option(help="A hit is any later event, or only a liked one.")] = "any",
     config: ConfigOption = None,
     set_: SetOption = None,
 ) -> None:
     """Measure the newest release per stage and end to end on held-out events."""
     from pipeline.evaluation import evaluate_release
 
-    evaluate_release(settings_from(config, set_), split, json_file, Terminal())
+    evaluate_release(settings_from(config, set_), split, json_file, Terminal(), target)
 
 
 @app.command()

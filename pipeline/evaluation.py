@@ -11,13 +11,16 @@ from rich.table import Table
 from core.artifacts import latest_artifact, parent_artifact, write_json
 from core.dataset import SPLITS, load_dataset
 from core.errors import SettingsError
+from core.sections import Target
 from core.settings import Settings
 from pipeline.console import Terminal
 from pipeline.measure import evaluate
 from serving.local import LocalPipeline
 
 
-def evaluate_release(settings: Settings, split: str, json_file: Path | None, terminal: Terminal) -> dict[str, Any]:
+def evaluate_release(
+    settings: Settings, split: str, json_file: Path | None, terminal: Terminal, target: Target = "any"
+) -> dict[str, Any]:
     """Evaluates the newest release on a split of its own dataset.
 
     Raises:
@@ -35,6 +38,7 @@ def evaluate_release(settings: Settings, split: str, json_file: Path | None, ter
             dataset,
             fit=fit,
             split=split,
+            target=target,
             ks=settings.evaluate.ks,
             seed=settings.train.seed,
             progress=terminal,
@@ -53,9 +57,8 @@ def evaluate_release(settings: Settings, split: str, json_file: Path | None, ter
 def as_table(report: dict[str, Any], ks: tuple[int, ...]) -> Table:
     """The report's main figures for warm users."""
     users = report["users"]
-    table = Table(
-        box=box.SIMPLE, title=f"{report['release']} on {report['split']}: {users['warm']} warm users of {users['all']}"
-    )
+    asked = f"{report['target']} event of {report['split']}"
+    table = Table(box=box.SIMPLE, title=f"{report['release']}, {asked}: {users['warm']} warm users of {users['all']}")
     columns = [f"ndcg@{ks[0]}", *(f"recall@{k}" for k in ks), f"hit@{ks[0]}"]
     table.add_column("stage", no_wrap=True)
     short = [name.replace("recall", "R").replace("ndcg", "NDCG") for name in columns]

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from core.bootstrap import paired_bootstrap, standard_error
-from core.dataset import Dataset, Events
+from core.dataset import Dataset
 from core.metrics import (
-    Truth,
     accuracy_metrics,
     coverage,
     gini,
     hits,
     intra_list_diversity,
     novelty,
-    truth_of,
+    recall,
 )
 from core.progress import SILENT, Progress
+from core.sections import Target
+from pipeline.question import Question, held_out, item_slices, restrict, user_slices
 from serving.local import PIPELINE, POPULARITY, LocalPipeline
 
 RECALL = "recall"
@@ -31,38 +31,13 @@ FUSION_CONSTANT = 60
 DECIMALS = 5
 
 
-@dataclass(frozen=True)
-class Question:
-    """Who is asked about, and what they really did.
-
-    Attributes:
-        user_rows: Users with something to find, int64 ``(U,)``.
-        truth: Their later items, without those already seen.
-        warm: bool ``(U,)``, True for users with events in the fitted part.
-    """
-
-    user_rows: np.ndarray
-    truth: Truth
-    warm: np.ndarray
-
-
-def held_out(dataset: Dataset, fit: tuple[str, ...], split: str) -> Question:
-    """The users and truth of a split: items already in a user's fitted history are no truth, cold items are."""
-    seen = dataset.events.of_splits(fit)
-    later = dataset.events.of_splits((split,))
-    width = np.int64(dataset.n_items)
-    new = ~np.isin(_pairs(later, width), _pairs(seen, width))
-    users, index = np.unique(later.user_rows[new], return_inverse=True)
-    truth = truth_of(index, later.item_rows[new], len(users))
-    return Question(users.astype(np.int64), truth, np.isin(users, seen.user_rows))
-
-
 def evaluate(
     pipeline: LocalPipeline,
     dataset: Dataset,
     *,
     fit: tuple[str, ...],
     split: str = "test",
+    target: Target = "any",
     ks: tuple[int, ...] = (10, 20, 100),
     seed: int = 0,
     progress: Progress = SILENT,
@@ -74,15 +49,17 @@ def evaluate(
         dataset: The dataset that the release was made from.
         fit: Splits that the models learned from; their items are masked.
         split: The split to predict.
+        target: What counts as a hit.
         ks: Cut-offs.
         seed: Seed of the bootstrap.
         progress: Where bars go.
 
     Returns:
         Plain JSON values: per stage ``warm`` and ``all`` with metric means rounded to 5 decimals, their standard
-        errors, beyond-accuracy measures, and paired bootstrap differences of the pipeline against the others.
+        errors and beyond-accuracy measures, slices of users and items, and paired bootstrap differences of the
+        pipeline against the others.
     """
-    question = held_out(dataset, fit, split)
+    question = held_out(dataset, fit, split, target)
     lists = recommend_lists(pipeline, dataset, question.user_rows, max(ks), progress)
     fitted = dataset.events.of_splits(fit)
     counts = np.bincount(fitted.item_rows, minlength=dataset.n_items)
@@ -92,6 +69,7 @@ def evaluate(
     codes = _distinct_codes(dataset)
     report: dict[str, Any] = {
         "split": split,
+        "target": target,
         "fit": list(fit),
         "users": {"warm": int(question.warm.sum()), "all": len(question.warm)},
         "models": {},
@@ -107,6 +85,10 @@ def evaluate(
                 f"diversity@{ks[0]}": _finite(intra_list_diversity(lists[name][:, : ks[0]], codes)),
             },
         }
+    report["slices"] = {
+        "users": _user_slices(per_user, question, f"ndcg@{ks[0]}"),
+        "items": _item_slices(lists, question, counts, ks[-1]),
+    }
     report["pipeline_minus"] = _differences(per_user, question.warm, f"ndcg@{ks[0]}", seed)
     return report
 
@@ -145,15 +127,52 @@ def fuse(lists: tuple[np.ndarray, ...], n_items: int, k: int) -> np.ndarray:
     return fused
 
 
-def _pairs(events: Events, width: np.int64) -> np.ndarray:
-    keys: np.ndarray = events.user_rows.astype(np.int64) * width + events.item_rows
-    return keys
-
-
 def _summary(values: dict[str, np.ndarray], mask: np.ndarray) -> dict[str, float]:
     means = {name: round(float(v[mask].mean()), DECIMALS) if mask.any() else 0.0 for name, v in values.items()}
     errors = {f"{name}_se": round(standard_error(v[mask]), DECIMALS) for name, v in values.items() if "ndcg" in name}
     return {**means, **errors}
+
+
+def _user_slices(per_user: dict[str, dict[str, np.ndarray]], question: Question, metric: str) -> dict[str, Any]:
+    """``metric`` of each stage for slices of users."""
+    return {
+        name: {
+            "users": int(mask.sum()),
+            "metric": metric,
+            "models": {
+                stage: {
+                    "mean": round(float(values[metric][mask].mean()), DECIMALS),
+                    "standard_error": round(standard_error(values[metric][mask]), DECIMALS),
+                }
+                for stage, values in per_user.items()
+            },
+        }
+        for name, mask in user_slices(question).items()
+    }
+
+
+def _item_slices(lists: dict[str, np.ndarray], question: Question, counts: np.ndarray, k: int) -> dict[str, Any]:
+    """Recall@k of each stage for the truth among slices of items, warm users with such truth only."""
+    report: dict[str, Any] = {}
+    for name, kept in item_slices(counts).items():
+        truth = restrict(question.truth, kept)
+        asked = question.warm & (truth.sizes > 0)
+        if not asked.any():
+            continue
+        values = {stage: recall(hits(rows, truth), truth.sizes, k)[asked] for stage, rows in lists.items()}
+        report[name] = {
+            "items": int(kept.sum()),
+            "users": int(asked.sum()),
+            "metric": f"recall@{k}",
+            "models": {
+                stage: {
+                    "mean": round(float(of.mean()), DECIMALS),
+                    "standard_error": round(standard_error(of), DECIMALS),
+                }
+                for stage, of in values.items()
+            },
+        }
+    return report
 
 
 def _differences(
