@@ -134,6 +134,38 @@ class GatSettings(Section):
     """Items are sampled in proportion to their count to this power."""
 
 
+class MixSettings(Section):
+    """Several recall models as one, see training/models/mix_model.py."""
+
+    members: tuple[str, ...] = Field(("mf", "gat"), min_length=1)
+    """Recall models, with settings of their own if need be: "mf dimension=64 epochs=7". An entry that stands there
+    several times is fitted with as many seeds; together they have one weight."""
+    method: Literal["average", "weighted", "bagging", "boosting", "stacking"] = "weighted"
+    """average: equal weights. weighted: see weights. bagging: every member several times on samples of the users.
+    boosting: each further member learns from the users that the earlier ones serve badly. stacking: weights that
+    depend on the user's history."""
+    weights: tuple[float, ...] = ()
+    """method=weighted: one per different member; empty learns them on held-out windows of the events."""
+    windows: int = Field(2, ge=1)
+    """Windows at the end of the events that weights are learned on, by members fitted on what came before each."""
+    window_share: float = Field(0.1, gt=0, le=0.3)
+    """Share of the events in each window."""
+    older_weight: float = Field(0.5, gt=0, le=1)
+    """Say of a window against that of the next newer one."""
+    follow_time: bool = False
+    """Learned weights follow their trend over the windows, one window ahead; needs at least two."""
+    max_users: int = Field(4_000, ge=2)
+    """Users per window that weights are learned from; a random choice where there are more."""
+    bags: int = Field(4, ge=1)
+    """method=bagging: how often each member is fitted."""
+    bag_share: float = Field(0.8, gt=0, le=1)
+    """method=bagging: share of the users in each sample."""
+    rounds: int = Field(4, ge=1)
+    """method=boosting: most members; fewer where held-out users gain nothing more."""
+    shrinkage: float = Field(0.5, gt=0, le=1)
+    """method=boosting: share of the best step that a further member gets."""
+
+
 class RecallSettings(Section):
     sources: tuple[str, ...] = Field(("mf", "gat"), min_length=1)
     """Recall models that are trained and served side by side; the ranker merges their candidates."""

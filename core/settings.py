@@ -21,6 +21,7 @@ from core.sections import (
     ExportSettings,
     GatSettings,
     MfSettings,
+    MixSettings,
     PathSettings,
     RankerSettings,
     RecallSettings,
@@ -42,6 +43,7 @@ class Settings(BaseModel):
     train: TrainSettings = TrainSettings()
     mf: MfSettings = MfSettings()
     gat: GatSettings = GatSettings()
+    mix: MixSettings = MixSettings()
     recall: RecallSettings = RecallSettings()
     ranker: RankerSettings = RankerSettings()
     export: ExportSettings = ExportSettings()
@@ -62,6 +64,17 @@ def load_settings(files: Iterable[Path] = (), overrides: Iterable[str] = ()) -> 
     tree: dict[str, Any] = {}
     for file in files:
         _merge(tree, _read(file))
+    for text in overrides:
+        _merge(tree, _parse_override(text))
+    try:
+        return Settings.model_validate(tree)
+    except ValidationError as error:
+        raise _explain(error) from None
+
+
+def override(settings: Settings, overrides: Iterable[str]) -> Settings:
+    """``settings`` with some keys changed, each as ``section.key=value``. Raises SettingsError as ``load_settings``."""
+    tree = settings.model_dump()
     for text in overrides:
         _merge(tree, _parse_override(text))
     try:

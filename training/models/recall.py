@@ -5,18 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file, save_file
 
 from core.artifacts import Artifact
 from core.errors import ArtifactError
 from training.models.gat_model import GatRecall
 from training.models.mf_model import MfRecall
+from training.models.mix_model import MixRecall
 from training.models.recall_base import RecallModel
 
-__all__ = ["RecallModel", "load_model", "restore_model", "save_model"]
+__all__ = ["RecallModel", "build_model", "load_model", "restore_model", "save_model"]
 
 WEIGHTS = "model.safetensors"
-MODELS: dict[str, type[RecallModel]] = {model.kind: model for model in (MfRecall, GatRecall)}
+MODELS: dict[str, type[RecallModel]] = {model.kind: model for model in (MfRecall, GatRecall, MixRecall)}
 
 
 def save_model(model: RecallModel, folder: Path) -> dict[str, Any]:
@@ -40,7 +42,7 @@ def restore_model(folder: Path, facts: dict[str, Any]) -> RecallModel:
     kind = facts.get("model")
     if kind not in MODELS:
         raise ArtifactError("not a recall model", where=str(folder), expected=" or ".join(MODELS), found=str(kind))
-    model = MODELS[kind].from_tensors(load_file(folder / WEIGHTS), facts).eval()
+    model = build_model(load_file(folder / WEIGHTS), facts)
     for name in ("n_items", "dimension"):
         if getattr(model, name) != facts[name]:
             raise ArtifactError(
@@ -50,6 +52,11 @@ def restore_model(folder: Path, facts: dict[str, Any]) -> RecallModel:
                 found=str(getattr(model, name)),
             )
     return model
+
+
+def build_model(tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> RecallModel:
+    """The model of kind ``facts["model"]`` from its tensors and facts, in evaluation mode."""
+    return MODELS[facts["model"]].from_tensors(tensors, facts).eval()
 
 
 def load_model(artifact: Artifact) -> RecallModel:
