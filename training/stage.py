@@ -14,7 +14,7 @@ from core.dataset import Dataset, load_dataset
 from core.errors import SettingsError, TrainingError
 from core.progress import SILENT, Progress
 from core.settings import Settings
-from training.models.fitters import FITTERS, fitter
+from training.models.fitters import FITTERS, MEMBERS, fitter
 from training.models.ranker import save_ranker
 from training.models.recall import load_model, save_model
 from training.ranking.fit import RecallSet, fit_ranker
@@ -112,4 +112,5 @@ def _train_ranker(data: Artifact, dataset: Dataset, settings: Settings, progress
 
 def _sections(settings: Settings, name: str) -> dict[str, Any]:
     tree = settings.model_dump(mode="json")
-    return {section: tree[section] for section in ("train", "recall", name)}
+    own = (name, *MEMBERS) if name == "mix" else (name,)
+    return {section: tree[section] for section in ("train", "recall", *own)}

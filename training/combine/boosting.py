@@ -15,10 +15,10 @@ from core.bootstrap import standard_error
 from core.dataset import Dataset, Events
 from core.progress import SILENT, Progress
 from core.sections import MixSettings
-from training.combine.members import Fitter, Member, Sample, fit_member, sample_by_weight
+from training.combine.members import Member, Sample, fit_member, sample_by_weight
 from training.combine.tables import WindowTable, window_table
 from training.combine.weights import Weighting
-from training.models.recall_base import RecallModel
+from training.models.recall_base import Fitter, RecallModel
 from training.ranking.windows import Window
 
 STEPS = (0.125, 0.25, 0.5, 1.0, 2.0)

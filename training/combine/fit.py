@@ -15,7 +15,7 @@ from core.progress import SILENT, Progress
 from core.sections import MixSettings
 from core.settings import Settings
 from training.combine.boosting import boost
-from training.combine.members import Fitter, Member, Sample, fit_member, members_of, sample_without_replacement
+from training.combine.members import Member, Sample, fit_member, members_of, sample_without_replacement
 from training.combine.tables import WindowTable, window_table
 from training.combine.weights import (
     Learn,
@@ -30,7 +30,7 @@ from training.combine.weights import (
 from training.combine.windows import successive_windows
 from training.loop import check_not_empty
 from training.models.mix_model import MixRecall
-from training.models.recall_base import RecallModel, popularity_bias, recent_popularity
+from training.models.recall_base import Fitter, RecallModel, popularity_bias, recent_popularity
 from training.ranking.windows import Window
 
 
@@ -145,9 +145,7 @@ def _learned(fit: Fit, members: Sequence[Member], even: Weighting) -> Weighting:
         models = [
             model
             for member in members
-            for model in fit_member(
-                member, fit.dataset, window.past, fit.fitters, seed=fit.seed, progress=fit.progress
-            )
+            for model in fit_member(member, fit.dataset, window.past, fit.fitters, seed=fit.seed, progress=fit.progress)
         ]
         rng = np.random.default_rng([fit.seed, 5])
         table = window_table(fit.dataset, window, models, max_users=fit.settings.mix.max_users, rng=rng)
@@ -190,9 +188,7 @@ def _windows(fit: Fit) -> tuple[Window, ...]:
     )
 
 
-def _fitted(
-    fit: Fit, members: Sequence[Member], weighting: Weighting
-) -> tuple[list[RecallModel], Weighting]:
+def _fitted(fit: Fit, members: Sequence[Member], weighting: Weighting) -> tuple[list[RecallModel], Weighting]:
     """Members with a weight above 0 on all events, each weight split evenly over the copies."""
     models: list[RecallModel] = []
     places, shares = [], []

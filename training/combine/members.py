@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 
@@ -14,18 +13,10 @@ from core.features import FeatureTable
 from core.progress import SILENT, Progress
 from core.settings import Settings, override
 from core.vocabulary import Vocabulary
-from training.models.recall_base import RecallModel
+from training.models.recall_base import Fitter, RecallModel
 
 SEED_STEP = 1_000
 """Between the seeds of two fits of the same mix."""
-
-
-class Fitter(Protocol):
-    """Fits one recall model on ``events``; see ``training.models.mf.fit_mf``."""
-
-    def __call__(
-        self, dataset: Dataset, events: Events, settings: Settings, *, seed: int, progress: Progress = SILENT
-    ) -> RecallModel: ...
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from core.tensors import MASKED
 from training.models.mix_model import known_items, standardised_scores, user_facts
 from training.models.recall_base import RecallModel
 from training.ranking.windows import Window
+from training.requests import user_codes
 
 CANDIDATES = 300
 """Items per user in a table: those that some member rates highest."""
@@ -94,8 +95,9 @@ def window_table(
     for some in np.array_split(users, max(1, len(users) * dataset.n_items // CELLS_PER_BATCH)):
         padded = pad(histories.select(some), dataset.n_items)
         rows, ages = torch.from_numpy(padded.rows), torch.from_numpy(padded.ages)
-        request = (ages, torch.from_numpy(padded.values))
-        standard = torch.stack([standardised_scores(model, rows, *request) for model in models], dim=2)
+        request = (rows, ages, torch.from_numpy(padded.values), torch.from_numpy(padded.kinds))
+        codes = user_codes(dataset, some)
+        standard = torch.stack([standardised_scores(model, *request, codes) for model in models], dim=2)
         best = torch.where(known, standard.amax(dim=2), MASKED).scatter(1, torch.from_numpy(padded.exclude), MASKED)
         top, chosen = torch.topk(best, count, dim=1)
         found = standard.gather(1, chosen.unsqueeze(2).expand(-1, -1, len(models)))

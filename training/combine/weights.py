@@ -100,7 +100,7 @@ def learn_weights(
             logits = logits + ((part.facts - mean) / scale) @ gate.T
             weights = torch.softmax(logits, dim=1) * torch.exp(temperature)
             total = total + say / sum(says) * part.loss(weights)
-        total.backward()  # type: ignore[no-untyped-call]
+        total.backward()
         return total
 
     optimizer.step(loss)

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from functools import partial
 
-from core.dataset import Dataset, Events
 from core.errors import SettingsError
-from core.progress import Progress
-from core.settings import Settings
+from training.combine.fit import fit_mix
 from training.models.gat import fit_gat
 from training.models.mf import fit_mf
-from training.models.recall_base import RecallModel
+from training.models.recall_base import Fitter
 
-
-class Fitter(Protocol):
-    """Fits one recall model on ``events``; see ``fit_mf``."""
-
-    def __call__(
-        self, dataset: Dataset, events: Events, settings: Settings, *, seed: int, progress: Progress
-    ) -> RecallModel: ...
-
-
-FITTERS: dict[str, Fitter] = {"mf": fit_mf, "gat": fit_gat}
+MEMBERS: dict[str, Fitter] = {"mf": fit_mf, "gat": fit_gat}
+"""What a mix can hold."""
+FITTERS: dict[str, Fitter] = {**MEMBERS, "mix": partial(fit_mix, fitters=MEMBERS)}
 
 
 def fitter(name: str) -> Fitter:

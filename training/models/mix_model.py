@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import torch
 from torch import nn
@@ -62,20 +62,32 @@ class MixRecall(RecallModel):
         self.register_buffer("facts_mean", torch.zeros(USER_FACTS) if facts_mean is None else facts_mean.float())
         self.register_buffer("facts_scale", torch.ones(USER_FACTS) if facts_scale is None else facts_scale.float())
 
-    def user_vectors(self, rows: torch.Tensor, *history: torch.Tensor) -> torch.Tensor:
+    def user_vectors(
+        self, rows: torch.Tensor, ages: torch.Tensor, values: torch.Tensor, kinds: torch.Tensor
+    ) -> torch.Tensor:
         """Those of the first member."""
-        vectors: torch.Tensor = self.members[0].user_vectors(rows, *history)  # type: ignore[operator]
-        return vectors
+        return self._members()[0].user_vectors(rows, ages, values, kinds)
 
-    def scores(self, rows: torch.Tensor, *request: torch.Tensor) -> torch.Tensor:
-        """See the base class; the other inputs go to every member as they are."""
-        weights = self.member_weights(rows, request[0])  # (B, M)
+    def scores(
+        self,
+        rows: torch.Tensor,
+        ages: torch.Tensor,
+        values: torch.Tensor,
+        kinds: torch.Tensor,
+        user_features: torch.Tensor,
+    ) -> torch.Tensor:
+        """See the base class."""
+        weights = self.member_weights(rows, ages)  # (B, M)
         known = known_items(self.empty_bias)
         filled = (rows != self.n_items).to(known.dtype).amax(dim=1, keepdim=True)
         mixed = torch.zeros_like(filled)
-        for at, member in enumerate(self.members):
-            mixed = mixed + weights[:, at : at + 1] * standardised_scores(member, rows, *request)
+        for at, member in enumerate(self._members()):
+            standard = standardised_scores(member, rows, ages, values, kinds, user_features)
+            mixed = mixed + weights[:, at : at + 1] * standard
         return torch.where(filled * known > 0, mixed, self.empty_bias)
+
+    def _members(self) -> list[RecallModel]:
+        return cast(list[RecallModel], list(self.members))
 
     def member_weights(self, rows: torch.Tensor, ages: torch.Tensor) -> torch.Tensor:
         """Each user's weights of the members, float32 ``(B, M)``, sum 1."""
@@ -87,8 +99,7 @@ class MixRecall(RecallModel):
     def facts(self) -> dict[str, Any]:
         return {
             "members": [
-                {"model": member.kind, "candidates": member.candidates, **member.facts()}  # type: ignore[operator]
-                for member in self.members
+                {"model": member.kind, "candidates": member.candidates, **member.facts()} for member in self._members()
             ]
         }
 
@@ -112,21 +123,26 @@ class MixRecall(RecallModel):
         )
 
 
-def standardised_scores(member: RecallModel, rows: torch.Tensor, *request: torch.Tensor) -> torch.Tensor:
+def standardised_scores(
+    member: RecallModel,
+    rows: torch.Tensor,
+    ages: torch.Tensor,
+    values: torch.Tensor,
+    kinds: torch.Tensor,
+    user_features: torch.Tensor,
+) -> torch.Tensor:
     """One member's scores with mean 0 and deviation 1 over the items that each user could get, ``(B, I + 1)``.
 
     Those are the items that the member learned about, without the user's history. Items that it never saw get its
-    lowest score: their own ones lie so far below that they would decide mean and deviation.
-
-    Args:
-        member: The model.
-        rows: int64 ``(B, L)``, the padded history.
-        request: The other inputs of ``RecallModel.scores``.
+    lowest score: their own ones lie so far below that they would decide mean and deviation. Arguments as in
+    ``RecallModel.scores``.
     """
     known = known_items(member.empty_bias)
-    reachable = known.expand(len(rows), -1).scatter(1, rows, 0.0)  # (B, I + 1)
+    reachable = (known + torch.zeros_like(ages[:, :1])).scatter(1, rows, 0.0)  # (B, I + 1)
     count = reachable.sum(dim=1, keepdim=True).clamp(min=1.0)
-    scores = torch.where(known > 0, member.scores(rows, *request), torch.zeros_like(reachable))
+    scores = torch.where(
+        known > 0, member.scores(rows, ages, values, kinds, user_features), torch.zeros_like(reachable)
+    )
     centred = scores - (scores * reachable).sum(dim=1, keepdim=True) / count
     deviation = ((centred * centred * reachable).sum(dim=1, keepdim=True) / count).sqrt()
     standard = centred / deviation.clamp(min=SMALLEST_DEVIATION)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 import torch
 from torch import nn
 
-from core.dataset import Events
+from core.dataset import Dataset, Events
 from core.histories import SECONDS_PER_DAY
+from core.progress import Progress
+from core.settings import Settings
 from core.tensors import MASKED
 
 UNSEEN = -64.0
@@ -109,6 +111,14 @@ class RecallModel(nn.Module):
         allowed = scores.scatter(1, exclude_rows, MASKED)  # not reducing: TensorRT-RTX has no ScatterElements reduction
         best, rows = torch.topk(allowed, self.candidates, dim=1)
         return rows, best
+
+
+class Fitter(Protocol):
+    """Fits one recall model on ``events``; see ``training.models.mf.fit_mf``."""
+
+    def __call__(
+        self, dataset: Dataset, events: Events, settings: Settings, *, seed: int, progress: Progress
+    ) -> RecallModel: ...
 
 
 def recent_popularity(events: Events, n_items: int, half_life_days: float) -> np.ndarray:

@@ -20,6 +20,7 @@ from training.models.ranker_merge import merge
 from training.models.recall_base import RecallModel
 from training.ranking.sources import RecallSet
 from training.ranking.windows import Window
+from training.requests import user_codes
 
 CELLS_PER_BATCH = 1 << 22
 """Users are batched so that candidates x history stays under this many cells."""
@@ -151,12 +152,6 @@ def propose(recall: RecallModel, padded: PaddedHistories, user_features: Tensor)
     inputs = (padded.rows, padded.ages, padded.values, padded.kinds, padded.exclude)
     proposed: tuple[Tensor, Tensor] = recall(*(torch.from_numpy(part) for part in inputs), user_features)
     return proposed
-
-
-def user_codes(dataset: Dataset, users: np.ndarray) -> Tensor:
-    """Attribute codes int64 ``(B, F)`` with F at least 1, as the context step sends them."""
-    codes = dataset.user_features.codes[users].astype(np.int64)
-    return torch.from_numpy(codes if codes.shape[1] else np.zeros((len(users), 1), np.int64))
 
 
 def _truth(future: Events, users: np.ndarray, n_users: int) -> Truth:

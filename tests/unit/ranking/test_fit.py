@@ -16,10 +16,11 @@ from core.progress import SILENT
 from core.settings import Settings
 from core.tensors import MASKED
 from tests.unit.ranking.worlds import block_dataset, quick_settings
-from training.ranking.examples import build_examples, propose, user_codes
+from training.ranking.examples import build_examples, propose
 from training.ranking.fit import RankerFit, RecallSet, fit_ranker, fit_recall_set
 from training.ranking.tables import item_tables
 from training.ranking.windows import label_windows
+from training.requests import user_codes
 
 
 def fit(dataset: Dataset, settings: Settings, seed: int = 0) -> tuple[RankerFit, RecallSet]:
