@@ -66,7 +66,22 @@ class TrainSettings(Section):
     """cpu or cuda; never chosen silently."""
 
 
-class MfSettings(Section):
+class EventWeightSettings(Section):
+    """How much one event counts, see training/models/event_weights.py; shared by the models below."""
+
+    value_slope: float = 0.4
+    """Gain of an event's weight per standard deviation of its value."""
+    least_value_weight: float = Field(0.1, gt=0)
+    """Floor of that factor."""
+    decay_days: float = Field(60.0, ge=0)
+    """Age before the user's newest event at which an event counts half; 0 for no decay."""
+    return_after_days: float = Field(10.0, ge=0)
+    """An event later than this after the user's first one shows a user who came back."""
+    return_boost: float = Field(10.0, gt=0)
+    """Factor of such events: recommendations are asked for by users who come back."""
+
+
+class MfSettings(EventWeightSettings):
     """Matrix factorisation by weighted iALS (Rendle et al. 2022), see training/models/mf_model.py."""
 
     dimension: int = Field(32, ge=1)
@@ -83,18 +98,39 @@ class MfSettings(Section):
     """Weight of each squared norm, times the row's mass to the power frequency_power."""
     frequency_power: float = Field(1.0, ge=0)
     """How regularisation grows with a row's mass (its event weights plus its share of the zeros)."""
-    value_slope: float = 0.4
-    """Gain of an event's weight per standard deviation of its value."""
-    least_value_weight: float = Field(0.1, gt=0)
-    """Floor of that factor."""
-    decay_days: float = Field(60.0, ge=0)
-    """Age before the user's newest event at which an event counts half; 0 for no decay."""
-    return_after_days: float = Field(10.0, ge=0)
-    """An event later than this after the user's first one shows a user who came back."""
-    return_boost: float = Field(10.0, gt=0)
-    """Factor of such events: recommendations are asked for by users who come back."""
     popularity: float = Field(0.15, ge=0)
     """Weight of log popularity (summed event weights) in the item bias."""
+
+
+class SpectralSettings(EventWeightSettings):
+    """Low-pass filter of the user-item graph (GF-CF, Shen et al. 2021), see training/models/spectral.py."""
+
+    dimension: int = Field(64, ge=1)
+    """D, singular vectors kept."""
+    response: float = Field(1.0, ge=0)
+    """Power of the singular values in the filter: 0 passes all kept vectors alike, more favours the smooth ones."""
+    item_power: float = Field(0.5, ge=0)
+    """Power of an item's mass that its column is divided by before the decomposition."""
+    user_power: float = Field(0.5, ge=0)
+    """Power of a user's mass that the row is divided by: how little long histories say beside short ones."""
+    iterations: int = Field(5, ge=1)
+    """Block iterations of the decomposition; more separate close singular values better."""
+    popularity: float = Field(0.05, ge=0)
+    """Weight of log popularity (summed event weights) in the item bias."""
+
+
+class EaseSettings(EventWeightSettings):
+    """Item-item regression in closed form (EASE, Steck 2019), see training/models/ease.py."""
+
+    regularisation: float = Field(10.0, gt=0)
+    """Ridge as a multiple of an item's mean mass (sum of squared entries), so that it suits data of any density."""
+    weight_power: float = Field(0.5, ge=0)
+    """Entries of the user-item matrix are event weights to this power."""
+    popularity: float = Field(0.2, ge=0)
+    """Weight of log popularity (summed event weights) in the item bias."""
+    max_items: int = Field(10_000, ge=1)
+    """Larger catalogues are refused: the table has (items + 1)^2 cells, 400 MB here, and fitting takes six times
+    that."""
 
 
 class GatSettings(Section):

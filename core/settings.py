@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from core.errors import SettingsError
 from core.sections import (
     DataSettings,
+    EaseSettings,
     EvaluateSettings,
     ExportSettings,
     GatSettings,
@@ -26,6 +27,7 @@ from core.sections import (
     RankerSettings,
     RecallSettings,
     ServingSettings,
+    SpectralSettings,
     TrainSettings,
 )
 
@@ -42,6 +44,8 @@ class Settings(BaseModel):
     data: DataSettings = DataSettings()
     train: TrainSettings = TrainSettings()
     mf: MfSettings = MfSettings()
+    spectral: SpectralSettings = SpectralSettings()
+    ease: EaseSettings = EaseSettings()
     gat: GatSettings = GatSettings()
     mix: MixSettings = MixSettings()
     recall: RecallSettings = RecallSettings()

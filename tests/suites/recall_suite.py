@@ -183,6 +183,17 @@ class RecallSuite:
         assert losses[-1] < losses[0]
 
 
+class ClosedFormSuite(RecallSuite):
+    """Recall models that are solved at once."""
+
+    def test_progress_shows_a_loss_for_every_epoch(self, dataset: Dataset) -> None:
+        """There are no epochs: one step, done."""
+        seen = RecordingProgress()
+        settings = load_settings((), self.settings)
+        type(self).fit(dataset, dataset.events.of_splits(FIT), settings, seed=0, progress=seen)
+        assert seen.total == len(seen.notes) == 1
+
+
 class RecordingProgress:
     """Keeps what a run told."""
 

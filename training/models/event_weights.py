@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from core.histories import SECONDS_PER_DAY, Histories
-from core.sections import MfSettings
+from core.sections import EventWeightSettings
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class EventWeighting:
     scale: float = 1.0
 
     @classmethod
-    def from_settings(cls, settings: MfSettings) -> EventWeighting:
+    def from_settings(cls, settings: EventWeightSettings) -> EventWeighting:
         """The unscaled weighting that the settings describe."""
         return cls(
             settings.value_slope,

@@ -23,7 +23,7 @@ class MixRecall(RecallModel):
     Members may be of any kind and dimension: only their scores meet. Items without training events keep their place
     below all others, and an empty history the order by recent popularity that every member gives it.
 
-    ``item_vectors`` and ``user_vectors`` are those of the first member: the space for comparing items.
+    ``item_vectors``, ``similarity_vectors`` and ``user_vectors`` are those of the first member.
 
     Args:
         members: M fitted models over the same catalogue.

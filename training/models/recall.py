@@ -10,15 +10,19 @@ from safetensors.torch import load_file, save_file
 
 from core.artifacts import Artifact
 from core.errors import ArtifactError
+from training.models.ease_model import EaseRecall
 from training.models.gat_model import GatRecall
 from training.models.mf_model import MfRecall
 from training.models.mix_model import MixRecall
 from training.models.recall_base import RecallModel
+from training.models.spectral_model import SpectralRecall
 
 __all__ = ["RecallModel", "build_model", "load_model", "restore_model", "save_model"]
 
 WEIGHTS = "model.safetensors"
-MODELS: dict[str, type[RecallModel]] = {model.kind: model for model in (MfRecall, GatRecall, MixRecall)}
+MODELS: dict[str, type[RecallModel]] = {
+    model.kind: model for model in (MfRecall, GatRecall, SpectralRecall, EaseRecall, MixRecall)
+}
 
 
 def save_model(model: RecallModel, folder: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What both recall models are: a user vector from a padded history, a score for every item, the best K."""
+"""What all recall models are: a user vector from a padded history, a score for every item, the best K."""
 
 from __future__ import annotations
 
@@ -56,6 +56,11 @@ class RecallModel(nn.Module):
     def dimension(self) -> int:
         """D."""
         return int(self.item_vectors.shape[1])
+
+    @property
+    def similarity_vectors(self) -> torch.Tensor:
+        """Vectors by which items are compared with each other ``(I + 1, D)``, last row zero."""
+        return self.item_vectors
 
     @abstractmethod
     def user_vectors(

@@ -12,7 +12,7 @@ from core.settings import Settings
 from training.models.fitters import fitter
 from training.models.recall_base import RecallModel
 
-SIMILARITY = ("gat", "mf")
+SIMILARITY = ("gat", "mf", "spectral")
 """Whose item vectors say how alike two items are, in order of preference."""
 
 
@@ -40,7 +40,7 @@ class RecallSet:
     def item_vectors(self) -> Tensor:
         """``(I + 1, D)``, last row zero: the vectors by which the ranker compares items."""
         name = next((name for name in SIMILARITY if name in self.models), self.names[0])
-        return self.models[name].item_vectors
+        return self.models[name].similarity_vectors
 
 
 def fit_recall_set(dataset: Dataset, events: Events, settings: Settings, seed: int, progress: Progress) -> RecallSet:
