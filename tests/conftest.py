@@ -48,3 +48,23 @@ def smoke_var(smoke_settings: Settings) -> Path:
 
     run_stages(smoke_settings, SILENT)
     return smoke_settings.paths.var
+
+
+@pytest.fixture(scope="session")
+def linear_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """As ``smoke_settings``, with the three linear models as recall sources."""
+    var = tmp_path_factory.mktemp("linear-var")
+    return load_settings(
+        (ROOT / "config" / "smoke.toml",),
+        (f'paths.var="{var}"', 'recall.sources=["mf", "ease", "spectral"]', "ranker.epochs=2"),
+    )
+
+
+@pytest.fixture(scope="session")
+def linear_var(linear_settings: Settings) -> Path:
+    """As ``smoke_var``, of ``linear_settings``."""
+    from core.progress import SILENT
+    from pipeline.stages import run_stages
+
+    run_stages(linear_settings, SILENT)
+    return linear_settings.paths.var
