@@ -26,6 +26,10 @@ class Progress(Protocol):
         """One line for the reader."""
         ...
 
+    def record(self, curve: str, step: int, value: float) -> None:
+        """One point of a learning curve; ``curve`` names model and figure, such as ``mf loss``."""
+        ...
+
 
 class _SilentBar:
     def advance(self, steps: int = 1, note: str = "") -> None:
@@ -45,5 +49,34 @@ class Silent:
     def say(self, line: str) -> None:
         pass
 
+    def record(self, curve: str, step: int, value: float) -> None:
+        pass
+
 
 SILENT = Silent()
+
+
+class Recorded:
+    """Passes everything on and keeps the learning curves, for the manifest of what was trained.
+
+    Args:
+        inner: Where bars and lines go.
+    """
+
+    def __init__(self, inner: Progress) -> None:
+        self._inner = inner
+        self._curves: dict[str, list[tuple[int, float]]] = {}
+
+    def bar(self, label: str, total: int) -> AbstractContextManager[Bar]:
+        return self._inner.bar(label, total)
+
+    def say(self, line: str) -> None:
+        self._inner.say(line)
+
+    def record(self, curve: str, step: int, value: float) -> None:
+        self._curves.setdefault(curve, []).append((step, float(f"{value:.6g}")))
+        self._inner.record(curve, step, value)
+
+    def curves_of(self, model: str) -> dict[str, list[tuple[int, float]]]:
+        """Points (step, value) of the model's curves, in order; what was fitted on the way is left out."""
+        return {name: points for name, points in self._curves.items() if name.split(" ")[0] == model}

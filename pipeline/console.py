@@ -47,3 +47,6 @@ class Terminal:
 
     def say(self, line: str) -> None:
         self.console.print(line, markup=False, soft_wrap=True)
+
+    def record(self, curve: str, step: int, value: float) -> None:
+        """A terminal shows the newest figure in the bar's note already."""

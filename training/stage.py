@@ -12,7 +12,7 @@ import torch
 from core.artifacts import Artifact, create_artifact, latest_artifact, parent_artifact
 from core.dataset import Dataset, load_dataset
 from core.errors import SettingsError, TrainingError
-from core.progress import SILENT, Progress
+from core.progress import SILENT, Progress, Recorded
 from core.settings import Settings
 from training.models.fitters import FITTERS, MEMBERS, fitter
 from training.models.ranker import save_ranker
@@ -72,20 +72,24 @@ def use_hardware(settings: Settings) -> None:
 
 
 def _train_recall(name: str, data: Artifact, dataset: Dataset, settings: Settings, progress: Progress) -> Artifact:
-    started = time.perf_counter()
+    started, recorded = time.perf_counter(), Recorded(progress)
     events = dataset.events.of_splits(settings.train.fit)
     with create_artifact(
         settings.paths.var, name, settings=_sections(settings, name), seed=settings.train.seed, parents=(data,)
     ) as draft:
-        model = fitter(name)(dataset, events, settings, seed=settings.train.seed, progress=progress)
+        model = fitter(name)(dataset, events, settings, seed=settings.train.seed, progress=recorded)
         draft.tensors |= save_model(model, draft.path)
-        draft.metrics |= {"events": len(events), "train_seconds": round(time.perf_counter() - started, 2)}
+        draft.metrics |= {
+            "curves": recorded.curves_of(name),
+            "events": len(events),
+            "train_seconds": round(time.perf_counter() - started, 2),
+        }
     progress.say(f"train {name}: {len(events):,} events, {time.perf_counter() - started:.1f} s")
     return draft.finished()
 
 
 def _train_ranker(data: Artifact, dataset: Dataset, settings: Settings, progress: Progress) -> Artifact:
-    started = time.perf_counter()
+    started, recorded = time.perf_counter(), Recorded(progress)
     sources = {name: latest_artifact(settings.paths.var, name) for name in settings.recall.sources}
     for recall in sources.values():
         if parent_artifact(recall, settings.paths.var, "dataset").manifest.run_id != data.manifest.run_id:
@@ -103,9 +107,10 @@ def _train_ranker(data: Artifact, dataset: Dataset, settings: Settings, progress
         seed=settings.train.seed,
         parents=(data, *sources.values()),
     ) as draft:
-        fit = fit_ranker(dataset, settings, seed=settings.train.seed, progress=progress, recall=models)
+        fit = fit_ranker(dataset, settings, seed=settings.train.seed, progress=recorded, recall=models)
         draft.tensors |= save_ranker(fit.model, draft.path)
-        draft.metrics |= {**fit.metrics, "train_seconds": round(time.perf_counter() - started, 2)}
+        curves = recorded.curves_of("ranker")
+        draft.metrics |= {**fit.metrics, "curves": curves, "train_seconds": round(time.perf_counter() - started, 2)}
     progress.say(f"train ranker: {time.perf_counter() - started:.1f} s")
     return draft.finished()
 

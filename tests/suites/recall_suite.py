@@ -181,6 +181,7 @@ class RecallSuite:
         losses = [float(note.removeprefix("loss ")) for note in seen.notes]
         assert len(losses) == seen.total
         assert losses[-1] < losses[0]
+        assert [step for _, step, _ in seen.points] == list(range(1, seen.total + 1))
 
 
 class ClosedFormSuite(RecallSuite):
@@ -200,6 +201,7 @@ class RecordingProgress:
     def __init__(self) -> None:
         self.notes: list[str] = []
         self.total = 0
+        self.points: list[tuple[str, int, float]] = []
 
     def bar(self, label: str, total: int) -> AbstractContextManager[Bar]:
         self.total = total
@@ -214,6 +216,9 @@ class RecordingProgress:
 
     def say(self, line: str) -> None:
         self.notes.append(line)
+
+    def record(self, curve: str, step: int, value: float) -> None:
+        self.points.append((curve, step, value))
 
 
 Inputs = tuple[torch.Tensor, ...]

@@ -231,7 +231,7 @@ def _train(
     total, step = per_epoch * chosen.epochs, 0
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: cosine(done, total))
     with progress.bar("gat", chosen.epochs) as bar:
-        for _ in range(chosen.epochs):
+        for epoch in range(chosen.epochs):
             losses = 0.0
             network.refresh_similarity()
             for examples in source.batches(source.draw(cut_rng), drop_rng):
@@ -245,6 +245,7 @@ def _train(
                 schedule.step()
                 step += 1
                 losses += check_finite(loss.item(), "gat", step, ADVICE)
+            progress.record("gat loss", epoch + 1, losses / per_epoch)
             bar.advance(note=f"loss {losses / per_epoch:.4f}")
 
 

@@ -91,6 +91,7 @@ def _alternate(
             items = half_step(by_item, users, items, spectrum, ridges[1], settings.cg_steps)
             loss = mf_numba.loss(by_item, items, users, objective.all_weight)
             check_finite(loss, "mf", epoch + 1, ADVICE)
+            progress.record("mf loss", epoch + 1, loss)
             bar.advance(note=f"loss {loss:.4f}")
     items, _, spectrum = rotate_to_eigenbasis(items, users, objective.all_weight)
     return items, spectrum

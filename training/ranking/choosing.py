@@ -108,6 +108,7 @@ def choose_network(
             gains = ndcg_of_users(scores, decide) - base
             auc = mean_auc(scores, decide)
             choices.append(Choice(epoch, strength, float(gains.mean()), standard_error(gains), auc))
+            progress.record(f"ranker held-out NDCG@10 gain at strength {strength:g}", epoch, choices[-1].gain)
 
     train_network(
         trial, (teach,), settings, epochs=settings.epochs, generator=generator, progress=progress, after_epoch=look

@@ -65,6 +65,7 @@ def train_network(
         torch.manual_seed(seed)  # dropout has no generator argument
         for epoch in range(1, epochs + 1):
             ranker.train()
+            total, done = 0.0, 0
             for batch in _steps(batches, settings.batch_users, generator):
                 optimizer.zero_grad()
                 loss = listwise_loss((batch.source_scores * ranker.blend).sum(-1) + network(batch), batch)
@@ -79,7 +80,9 @@ def train_network(
                 torch.nn.utils.clip_grad_norm_(ranker.parameters(), LONGEST_GRADIENT)
                 optimizer.step()
                 schedule.step()
+                total, done = total + loss.item(), done + 1
                 bar.advance(1, f"loss {loss.item():.4f}")
+            progress.record("ranker loss", epoch, total / done)
             ranker.eval()
             after_epoch(epoch)
     ranker.eval()
