@@ -246,6 +246,31 @@ class RankerSettings(Section):
     """Width of the attribute vectors whose cosine says how alike two items are."""
 
 
+class RatingSettings(Section):
+    """The rating head for explicit values: Bayesian matrix factorisation, see training/ratings/."""
+
+    enabled: bool = False
+    """Train and serve the rating model in `conch run` too; `conch train rating` does so by name."""
+    dimension: int = Field(12, ge=1, le=64)
+    """D, length of user and item vectors."""
+    iterations: int = Field(20, ge=1)
+    """Updates of users and items."""
+    implicit_dimension: int = Field(48, ge=1)
+    """Leading directions of who rated what at all, which the vectors' priors rest on."""
+    ridge: float = Field(10.0, gt=0)
+    """Penalty of the priors' coefficients."""
+    folds: int = Field(4, ge=2)
+    """Cross-fitting: the combiner learns from predictions that did not see the value."""
+    like_at: float | None = None
+    """Value from which on an item counts as liked; the mean of the values when unset."""
+    hidden: int = Field(16, ge=1)
+    """Width of the combiner's hidden layer."""
+    epochs: int = Field(20, ge=1)
+    """Passes of the combiner over the cross-fitted pairs."""
+    learning_rate: float = Field(0.005, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+
+
 class ExportSettings(Section):
     opset: int = 20
     """ONNX opset; 20 is read by every current ONNX Runtime and TensorRT 10/11."""

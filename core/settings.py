@@ -25,6 +25,7 @@ from core.sections import (
     MixSettings,
     PathSettings,
     RankerSettings,
+    RatingSettings,
     RecallSettings,
     ServingSettings,
     SpectralSettings,
@@ -50,6 +51,7 @@ class Settings(BaseModel):
     mix: MixSettings = MixSettings()
     recall: RecallSettings = RecallSettings()
     ranker: RankerSettings = RankerSettings()
+    rating: RatingSettings = RatingSettings()
     export: ExportSettings = ExportSettings()
     serving: ServingSettings = ServingSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
