@@ -38,6 +38,7 @@ NEXT_COMMAND = {
     "mf": "conch train",
     "gat": "conch train",
     "ranker": "conch train",
+    "rating": "conch train rating",
     "graphs": "conch export",
     "release": "conch run",
 }
@@ -107,7 +108,7 @@ def create_artifact(
 
     Args:
         var: ``paths.var``.
-        kind: dataset, mf, gat, ranker, graphs, release.
+        kind: dataset, mf, gat, ranker, rating, graphs, release.
         settings: The settings sections used, as plain JSON values.
         seed: Seed that made it.
         parents: Artefacts that it was made from.

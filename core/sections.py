@@ -257,7 +257,7 @@ class RatingSettings(Section):
     """Updates of users and items."""
     implicit_dimension: int = Field(48, ge=1)
     """Leading directions of who rated what at all, which the vectors' priors rest on."""
-    ridge: float = Field(10.0, gt=0)
+    ridge: float = Field(30.0, gt=0)
     """Penalty of the priors' coefficients."""
     folds: int = Field(4, ge=2)
     """Cross-fitting: the combiner learns from predictions that did not see the value."""
@@ -265,7 +265,7 @@ class RatingSettings(Section):
     """Value from which on an item counts as liked; the mean of the values when unset."""
     hidden: int = Field(16, ge=1)
     """Width of the combiner's hidden layer."""
-    epochs: int = Field(20, ge=1)
+    epochs: int = Field(12, ge=1)
     """Passes of the combiner over the cross-fitted pairs."""
     learning_rate: float = Field(0.005, gt=0)
     weight_decay: float = Field(0.01, ge=0)

@@ -96,10 +96,16 @@ def evaluate(
     json_file: Annotated[Path | None, typer.Option("--json", help="Where to write all numbers.")] = None,
     split: Annotated[str, typer.Option(help="Split to predict.")] = "test",
     target: Annotated[Target, typer.Option(help="A hit is any later event, or only a liked one.")] = "any",
+    ratings: Annotated[bool, typer.Option(help="Measure the newest rating model instead.")] = False,
     config: ConfigOption = None,
     set_: SetOption = None,
 ) -> None:
     """Measure the newest release per stage and end to end on held-out events."""
+    if ratings:
+        from pipeline.ratings import evaluate_ratings
+
+        evaluate_ratings(settings_from(config, set_), split, json_file, Terminal())
+        return
     from pipeline.evaluation import evaluate_release
 
     evaluate_release(settings_from(config, set_), split, json_file, Terminal(), target)

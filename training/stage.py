@@ -18,8 +18,10 @@ from training.models.fitters import FITTERS, MEMBERS, fitter
 from training.models.ranker import save_ranker
 from training.models.recall import load_model, save_model
 from training.ranking.fit import RecallSet, fit_ranker
+from training.ratings.store import KIND as RATING
+from training.ratings.store import train_rating
 
-MODELS = (*FITTERS, "ranker")
+MODELS = (*FITTERS, "ranker", RATING)
 
 
 def train(settings: Settings, progress: Progress = SILENT, models: Sequence[str] = ()) -> list[Artifact]:
@@ -28,14 +30,14 @@ def train(settings: Settings, progress: Progress = SILENT, models: Sequence[str]
     Args:
         settings: All settings; ``train.fit`` names the splits that are learned from.
         progress: Where bars and summary lines go.
-        models: Recall models and ranker; those of ``recall.sources`` and the ranker by default. The ranker alone takes
-            the newest recall models.
+        models: Recall models, ranker and rating; those of ``recall.sources`` and the ranker by default, and rating
+            where ``rating.enabled``. The ranker alone takes the newest recall models.
 
     Raises:
         SettingsError: An unknown model or device.
         TrainingError: Nothing to learn from, or a loss that is not finite.
     """
-    models = models or (*settings.recall.sources, "ranker")
+    models = models or (*settings.recall.sources, "ranker", *((RATING,) if settings.rating.enabled else ()))
     for name in (*models, *settings.recall.sources):
         if name not in MODELS:
             raise SettingsError("unknown model", where="conch train", expected=" | ".join(MODELS), found=name)
@@ -53,6 +55,8 @@ def train(settings: Settings, progress: Progress = SILENT, models: Sequence[str]
     made = [_train_recall(name, data, dataset, settings, progress) for name in FITTERS if name in models]
     if "ranker" in models:
         made.append(_train_ranker(data, dataset, settings, progress))
+    if RATING in models:
+        made.append(train_rating(data, dataset, settings, progress))
     return made
 
 

@@ -13,7 +13,9 @@ from core.sections import RatingSettings
 from training.loop import cosine
 from training.ratings.model import Combiner
 
-BATCH_PAIRS = 1_024
+MOST_BATCH_PAIRS, FEWEST_BATCH_PAIRS = 1_024, 32
+STEPS_PER_EPOCH = 64
+"""Small data takes smaller batches, so that it takes enough steps."""
 SMALLEST_SCALE = 1e-3
 
 
@@ -40,10 +42,11 @@ def fit_combiner(
     """
     _start(combiner, summaries, liked, generator)
     optimizer = torch.optim.AdamW(combiner.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    total, step = settings.epochs * math.ceil(len(values) / BATCH_PAIRS), 0
+    size = min(max(len(values) // STEPS_PER_EPOCH, FEWEST_BATCH_PAIRS), MOST_BATCH_PAIRS)
+    total, step = settings.epochs * math.ceil(len(values) / size), 0
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: cosine(done, total))
     for epoch in range(1, settings.epochs + 1):
-        for part in torch.randperm(len(values), generator=generator).split(BATCH_PAIRS):
+        for part in torch.randperm(len(values), generator=generator).split(size):
             optimizer.zero_grad()
             correction, logit = combiner(summaries[part])
             error = F.mse_loss(summaries[part, 0] + correction, values[part])

@@ -77,9 +77,7 @@ def pair_batches(
         users = asked[chosen]
         padded = pad(histories.select(users), dataset.n_items)
         rows_in_batch = np.repeat(np.arange(len(users)), counts[chosen])
-        columns = np.arange(len(rows_in_batch)) - np.repeat(
-            np.cumsum(counts[chosen]) - counts[chosen], counts[chosen]
-        )
+        columns = np.arange(len(rows_in_batch)) - np.repeat(np.cumsum(counts[chosen]) - counts[chosen], counts[chosen])
         places = order[np.repeat(starts[chosen], counts[chosen]) + columns]
         items = np.full((len(users), int(counts[chosen].max())), dataset.n_items, dtype=np.int64)
         items[rows_in_batch, columns] = item_rows[places]

@@ -71,9 +71,7 @@ def directions(interactions: sparse.csr_matrix, size: int, rng: np.random.Genera
         rng: Start of the iteration.
     """
     n_users, n_items = interactions.shape
-    by_user, by_item = (
-        1 / np.sqrt(np.maximum(np.asarray(interactions.sum(axis)).ravel(), 1)) for axis in (1, 0)
-    )
+    by_user, by_item = (1 / np.sqrt(np.maximum(np.asarray(interactions.sum(axis)).ravel(), 1)) for axis in (1, 0))
     matrix = sparse.diags(by_user) @ interactions @ sparse.diags(by_item)
     width = min(size + OVERSAMPLING, n_users, n_items)
     basis = rng.standard_normal((n_items, width))

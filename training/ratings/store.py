@@ -47,6 +47,8 @@ def load_rating(artifact: Artifact) -> RatingModel:
     """The model of a rating artefact. Raises ArtifactError where it holds none."""
     facts = artifact.manifest.tensors
     if facts.get("model") != KIND:
-        raise ArtifactError("not a rating model", where=str(artifact.path), expected=KIND, found=str(facts.get("model")))
+        raise ArtifactError(
+            "not a rating model", where=str(artifact.path), expected=KIND, found=str(facts.get("model"))
+        )
     tensors: dict[str, torch.Tensor] = load_file(artifact.file(WEIGHTS))
     return RatingModel.from_tensors(tensors, facts)
