@@ -9,10 +9,10 @@ READY := .venv/conch-setup
 CONCH := .venv/bin/conch
 VERBS := dataset train export release serve recommend evaluate run
 
-.PHONY: help setup doctor demo check test configs clean $(VERBS)
+.PHONY: help setup doctor demo check test bench-quality configs clean $(VERBS)
 
 help: ## Show this help
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  Options of a verb: make train ARGS='--set train.seed=1'; see .venv/bin/conch VERB --help"
 
 $(READY): setup.sh pyproject.toml constraints.txt
@@ -45,6 +45,9 @@ evaluate: $(READY) ## Measure the newest release on held-out events
 run: $(READY) ## dataset, train, export, release
 $(VERBS):
 	@$(CONCH) $@ $(ARGS)
+
+bench-quality: $(READY) ## Ours and the peers on the same split, for example ARGS='--protocol movielens-100k'
+	.venv/bin/python -m bench.quality $(ARGS)
 
 configs: $(READY) ## Rewrite the generated files: model_repository/*/config.pbtxt, config/default.toml
 	.venv/bin/python -m export.config

@@ -1,0 +1,40 @@
+"""What a measurement was made on."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Facts that decide how fast it was.
+
+    Attributes:
+        cpu: Model name.
+        cores: Cores that this process may use.
+        memory_gb: Whole memory in GiB.
+        system: Kernel and architecture.
+    """
+
+    cpu: str
+    cores: int
+    memory_gb: float
+    system: str
+
+    @property
+    def line(self) -> str:
+        """All of it in one line."""
+        return f"{self.cores} cores of {self.cpu}, {self.memory_gb:.0f} GiB memory, {self.system}"
+
+
+def this_machine(cpuinfo: Path = Path("/proc/cpuinfo")) -> Machine:
+    """The machine that runs this."""
+    cpu = platform.processor() or platform.machine()
+    if cpuinfo.is_file():
+        names = [line for line in cpuinfo.read_text(encoding="utf-8").splitlines() if line.startswith("model name")]
+        cpu = names[0].split(":", 1)[1].strip() if names else cpu
+    memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return Machine(cpu, len(os.sched_getaffinity(0)), round(memory_gb, 1), f"{platform.system()} {platform.machine()}")

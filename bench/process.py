@@ -1,0 +1,84 @@
+"""A program as a child process: bounded in threads and time, measured in seconds and memory."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.settings import ROOT
+
+POLL_SECONDS = 0.05
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a child ended.
+
+    Attributes:
+        code: Exit code; negative for a signal.
+        seconds: Wall time.
+        peak_mb: Most memory that it or one of its own children held.
+        timed_out: Ended by us.
+        tail: Last line that it wrote.
+    """
+
+    code: int
+    seconds: float
+    peak_mb: float
+    timed_out: bool
+    tail: str
+
+    @property
+    def reason(self) -> str:
+        """Why it did not end well, for people."""
+        if self.timed_out:
+            return f"timed out after {self.seconds:.0f} s"
+        return f"exit code {self.code}: {self.tail}" if self.tail else f"exit code {self.code}"
+
+
+def environment(threads: int) -> dict[str, str]:
+    """This process's environment with thread limits; the checkout is importable."""
+    limits = dict.fromkeys(THREAD_VARIABLES, str(threads))
+    return {**os.environ, **limits, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(ROOT)}
+
+
+def run_child(command: Sequence[str], *, env: Mapping[str, str], timeout_seconds: float, log: Path) -> Finished:
+    """Runs a command to its end in the checkout's root; everything it writes goes to ``log``.
+
+    The child leads its own process group, which is ended as a whole on timeout or interrupt.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    started = time.perf_counter()
+    with log.open("wb") as stream:
+        child = subprocess.Popen(
+            list(command), cwd=ROOT, env=dict(env), stdout=stream, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        timed_out = False
+        try:
+            while True:
+                # wait4 instead of Popen.wait: it also tells the child's peak memory.
+                pid, status, usage = os.wait4(child.pid, os.WNOHANG)
+                if pid:
+                    break
+                if not timed_out and time.perf_counter() - started > timeout_seconds:
+                    timed_out = True
+                    os.killpg(child.pid, signal.SIGKILL)
+                time.sleep(POLL_SECONDS)
+        except BaseException:
+            os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+            raise
+    child.returncode = os.waitstatus_to_exitcode(status)
+    seconds = time.perf_counter() - started
+    return Finished(child.returncode, seconds, usage.ru_maxrss / 1024, timed_out, _last_line(log))
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").replace("\r", "\n").splitlines()
+    return next((line.strip()[:300] for line in reversed(lines) if line.strip()), "")
