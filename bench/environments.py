@@ -72,8 +72,8 @@ def _works(python: Path) -> bool:
 def _make(name: str, target: Path, file: Path, *, borrow: bool) -> None:
     log = target.with_name(f"{name}.log")
     steps = [
-        [sys.executable, "-m", "venv", "--clear", str(target)],
-        [str(target / "bin" / "python"), "-m", "pip", "install", "--quiet", "--no-deps", "-r", str(file)],
+        [sys.executable, "-m", "venv", "--clear", "--without-pip", str(target)],
+        [sys.executable, "-m", "pip", "--python", str(target), "install", "--quiet", "--no-deps", "-r", str(file)],
     ]
     for step in steps:
         done = run_child(step, env=environment(1), timeout_seconds=INSTALL_TIMEOUT_SECONDS, log=log)

@@ -85,7 +85,11 @@ class Chain:
 
 def dataset_artifact(chain: Chain, resume: bool) -> Artifact:
     """The dataset, made by `conch dataset` unless the same settings made it before."""
-    folder = chain.folder / f"dataset-{digest(chain.settings().data.model_dump(mode='json'))}"
+    data = chain.settings().data
+    files = [file.stat() for file in (data.events, data.items, data.users) if file is not None and file.is_file()]
+    stamps = [[stat.st_size, stat.st_mtime_ns] for stat in files]
+    key = digest([data.model_dump(mode="json"), stamps, code_digest(("core", "training/data"))])
+    folder = chain.folder / f"dataset-{key}"
     if not (resume and find(folder) and (chain.var / "artifacts" / "dataset").is_dir()):
         folder.mkdir(parents=True, exist_ok=True)
         chain.run("dataset")

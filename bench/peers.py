@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -172,8 +173,9 @@ def _solve(
     """One process of the adapter, or its finished result."""
     bench.folder.mkdir(parents=True, exist_ok=True)
     problem = bench.folder / f"problem-{split}.npz"
-    if not problem.is_file():
-        write_problem(problem, asked.problem)
+    temporary = problem.with_name(f".{split}-{os.getpid()}.npz")
+    write_problem(temporary, asked.problem)
+    temporary.replace(problem)
     files = ("bench/adapters/contract.py", f"bench/adapters/{peer.adapter}.py")
     key = digest([code_digest(files), ready.digest, list(settings), seed, bench.threads, sha256_of(problem)])
     folder = bench.folder / name / f"{split}-{key}"

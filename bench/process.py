@@ -23,7 +23,7 @@ class Finished:
     Attributes:
         code: Exit code; negative for a signal.
         seconds: Wall time.
-        peak_mb: Most memory that it or one of its own children held.
+        peak_mb: Most memory that it held.
         timed_out: Ended by us.
         tail: Last line that it wrote.
     """
@@ -59,13 +59,10 @@ def run_child(command: Sequence[str], *, env: Mapping[str, str], timeout_seconds
         child = subprocess.Popen(
             list(command), cwd=ROOT, env=dict(env), stdout=stream, stderr=subprocess.STDOUT, start_new_session=True
         )
-        timed_out = False
+        timed_out, peak_mb = False, 0.0
         try:
-            while True:
-                # wait4 instead of Popen.wait: it also tells the child's peak memory.
-                pid, status, usage = os.wait4(child.pid, os.WNOHANG)
-                if pid:
-                    break
+            while child.poll() is None:
+                peak_mb = max(peak_mb, _peak_mb(child.pid))
                 if not timed_out and time.perf_counter() - started > timeout_seconds:
                     timed_out = True
                     os.killpg(child.pid, signal.SIGKILL)
@@ -74,9 +71,19 @@ def run_child(command: Sequence[str], *, env: Mapping[str, str], timeout_seconds
             os.killpg(child.pid, signal.SIGKILL)
             child.wait()
             raise
-    child.returncode = os.waitstatus_to_exitcode(status)
-    seconds = time.perf_counter() - started
-    return Finished(child.returncode, seconds, usage.ru_maxrss / 1024, timed_out, _last_line(log))
+    return Finished(child.returncode, time.perf_counter() - started, peak_mb, timed_out, _last_line(log))
+
+
+def _peak_mb(pid: int) -> float:
+    """The child's high-water mark so far, 0 once it has ended.
+
+    Not getrusage: its figure for a child starts at the memory of the process that forked it.
+    """
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    except OSError:
+        return 0.0
+    return next((int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")), 0) / 1024
 
 
 def _last_line(log: Path) -> str:

@@ -91,7 +91,7 @@ def quality(
         agreements,
         machine=this_machine(),
         threads=threads,
-        command=shlex.join(["make", "bench-quality", f"ARGS={shlex.join(_shown(sys.argv[1:]))}"]),
+        command=f'make bench-quality ARGS="{shlex.join(_shown(sys.argv[1:]))}"',
         seeds=bench.seeds,
     )
     target = out / f"quality-{name or protocol}"
@@ -169,13 +169,15 @@ def _agreements(
 
 
 def _shown(arguments: list[str]) -> list[str]:
-    """The command line with file names alone: where files lie on this machine concerns nobody else."""
-    shown = []
-    for text in arguments:
+    """The command line for the result file: where things lie on this machine concerns nobody else."""
+    shown: list[str] = []
+    parts = iter(arguments)
+    for text in parts:
+        if text in ("--work", "--out"):
+            next(parts, None)
+            continue
         head, separator, tail = text.rpartition("=")
-        value = tail if separator else text
-        short = Path(value).name if "/" in value and not value.startswith("bench/") else value
-        shown.append(f"{head}{separator}{short}")
+        shown.append(f"{head}{separator}{Path(tail).name if tail.startswith(('/', '~')) else tail}")
     return shown
 
 

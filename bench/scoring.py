@@ -83,7 +83,9 @@ def question(
     }
     if liked_from is not None and dataset.has_values:
         liked = later.where(later.raw_values >= liked_from)
-        groups["liked"] = _group(users, warm & np.isin(users, liked.user_rows), liked)
+        chosen = warm & np.isin(users, liked.user_rows)
+        if chosen.any():
+            groups["liked"] = _group(users, chosen, liked)
     return Question(problem, groups)
 
 

@@ -39,7 +39,8 @@ def _facts(result: dict[str, Any]) -> str:
         f"{'+dirty' if result['commit'].endswith('+dirty') else ''}`.\n"
         f"Learned from {' + '.join(result['fit'])}, masked {' + '.join(result['mask'])}, "
         f"seeds {', '.join(str(seed) for seed in result['seeds'])}; metrics are means over seeds, `± se` is the "
-        f"standard error over users.\nSeconds are training alone, one seed; peak MB is the largest process that trained.\n\n"
+        f"standard error over users.\n"
+        f"Seconds are training alone, one seed; peak MB is the largest process that trained.\n\n"
         f"```\n{result['command']}\n```"
     )
 
@@ -116,7 +117,9 @@ def _agreement(result: dict[str, Any]) -> str:
     wrong = [f"{one['name']} ({one['widest_difference']}{one['note']})" for one in checks if not one["agrees"]]
     if wrong:
         return f"**The independent evaluator disagrees**: {', '.join(wrong)}."
-    return f"An independent evaluator that reads the events gives the same numbers for all {len(checks)} rows, first seed."
+    return (
+        f"An independent evaluator that reads the events gives the same numbers for all {len(checks)} rows, first seed."
+    )
 
 
 def _table(lines: list[list[str]]) -> str:
