@@ -112,6 +112,21 @@ def evaluate(
 
 
 @app.command()
+def report(
+    out: Annotated[
+        Path | None, typer.Option(help="HTML file to write; report.html under paths.var by default.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Split to predict.")] = "test",
+    config: ConfigOption = None,
+    set_: SetOption = None,
+) -> None:
+    """Write one HTML page about the newest release: quality, slices, learning curves, calibration, parity."""
+    from pipeline.report.page import write_report
+
+    write_report(settings_from(config, set_), split, out, Terminal())
+
+
+@app.command()
 def demo(config: ConfigOption = None, set_: SetOption = None) -> None:
     """MovieLens in, recommendations out of a real Triton: the whole chain, then three users."""
     from pipeline.demo import run_demo

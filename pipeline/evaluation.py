@@ -31,7 +31,7 @@ def evaluate_release(
     release = latest_artifact(var, "release")
     dataset = load_dataset(parent_artifact(release, var, "dataset"))
     fit = tuple(release.manifest.tensors["fit"])
-    _check(split, fit, settings)
+    check_split(split, fit, settings)
     with LocalPipeline(release.path, threads=settings.serving.local_threads) as pipeline:
         report = evaluate(
             pipeline,
@@ -76,7 +76,8 @@ def as_table(report: dict[str, Any], ks: tuple[int, ...]) -> Table:
     return table
 
 
-def _check(split: str, fit: tuple[str, ...], settings: Settings) -> None:
+def check_split(split: str, fit: tuple[str, ...], settings: Settings) -> None:
+    """Raises SettingsError where a split is unknown or was learned from, or ``evaluate.ks`` goes beyond an answer."""
     if split not in SPLITS:
         raise SettingsError("unknown split", where="--split", expected=" | ".join(SPLITS), found=split)
     if split in fit:

@@ -1,0 +1,1 @@
+"""`conch report`: one self-contained HTML page about the newest release."""
