@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from core.sections import (
     ServingSettings,
     SpectralSettings,
     TrainSettings,
+    TuneSettings,
 )
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -55,6 +56,7 @@ class Settings(BaseModel):
     export: ExportSettings = ExportSettings()
     serving: ServingSettings = ServingSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
+    tune: TuneSettings = TuneSettings()
 
 
 def load_settings(files: Iterable[Path] = (), overrides: Iterable[str] = ()) -> Settings:
@@ -72,10 +74,7 @@ def load_settings(files: Iterable[Path] = (), overrides: Iterable[str] = ()) -> 
         _merge(tree, _read(file))
     for text in overrides:
         _merge(tree, _parse_override(text))
-    try:
-        return Settings.model_validate(tree)
-    except ValidationError as error:
-        raise _explain(error) from None
+    return _validated(tree)
 
 
 def override(settings: Settings, overrides: Iterable[str]) -> Settings:
@@ -83,10 +82,57 @@ def override(settings: Settings, overrides: Iterable[str]) -> Settings:
     tree = settings.model_dump()
     for text in overrides:
         _merge(tree, _parse_override(text))
+    return _validated(tree)
+
+
+def change_settings(settings: Settings, values: Mapping[str, Any]) -> Settings:
+    """Settings with some keys changed.
+
+    Args:
+        settings: Where to start.
+        values: ``section.key`` to plain value.
+
+    Raises:
+        SettingsError: An unknown key or a value that its key does not take.
+    """
+    tree = settings.model_dump()
+    for key, value in values.items():
+        _merge(tree, _nested(key.split("."), value))
+    return _validated(tree)
+
+
+def value_of(settings: Settings, key: str) -> Any:
+    """The value of ``section.key``.
+
+    Raises:
+        SettingsError: No such key; names the closest one.
+    """
+    if key not in set(_known_keys(Settings)):
+        raise unknown_key(key)
+    value: Any = settings
+    for part in key.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def unknown_key(key: str) -> SettingsError:
+    """The error for a key that does not exist."""
+    close = difflib.get_close_matches(key, sorted(_known_keys(Settings)), n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]}?" if close else "see config/default.toml for all keys"
+    return SettingsError(f"unknown setting {key}", where=key, next_step=hint)
+
+
+def _validated(tree: dict[str, Any]) -> Settings:
     try:
         return Settings.model_validate(tree)
     except ValidationError as error:
         raise _explain(error) from None
+
+
+def _nested(parts: list[str], value: Any) -> dict[str, Any]:
+    for part in reversed(parts):
+        value = {part: value}
+    return dict(value)
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -111,10 +157,7 @@ def _parse_override(text: str) -> dict[str, Any]:
         value = tomllib.loads(f"value = {raw}")["value"]
     except tomllib.TOMLDecodeError:
         value = raw.strip()
-    tree: Any = value
-    for part in reversed(parts):
-        tree = {part: tree}
-    return tree
+    return _nested(parts, value)
 
 
 def _merge(into: dict[str, Any], more: dict[str, Any]) -> None:
@@ -129,10 +172,7 @@ def _explain(error: ValidationError) -> SettingsError:
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        known = sorted(_known_keys(Settings))
-        close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-        hint = f"did you mean {close[0]}?" if close else "see config/default.toml for all keys"
-        return SettingsError(f"unknown setting {key}", where=key, next_step=hint)
+        return unknown_key(key)
     return SettingsError(
         f"wrong value for setting {key}", where=key, expected=first["msg"], found=repr(first.get("input"))
     )
