@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -21,7 +23,7 @@ from training.models.gat_examples import ExampleBatch, ExampleSource
 from training.models.gat_layers import EdgeScalars, HistoryAttention, ItemAttention
 from training.models.gat_model import GatRecall, length_factor
 from training.models.item_graph import ItemGraph, SpectralTables, nearest_items, normalised_adjacency, spectral_tables
-from training.models.recall_base import UNSEEN, popularity_bias, recent_popularity, without_ties
+from training.models.recall_base import UNSEEN, AfterEpoch, popularity_bias, recent_popularity, without_ties
 
 ADVICE = "lower gat.table_rate and gat.scalar_rate, or raise gat.stay_close"
 
@@ -106,7 +108,13 @@ class TensorBatch:
 
 
 def fit_gat(
-    dataset: Dataset, events: Events, settings: Settings, *, seed: int, progress: Progress = SILENT
+    dataset: Dataset,
+    events: Events,
+    settings: Settings,
+    *,
+    seed: int,
+    progress: Progress = SILENT,
+    after_epoch: AfterEpoch | None = None,
 ) -> GatRecall:
     """Trains the graph attention recall on ``events``.
 
@@ -116,6 +124,7 @@ def fit_gat(
         settings: The sections ``gat``, ``recall`` and ``train``.
         seed: Decides cuts, dropped events and samples, and with them everything.
         progress: One step per epoch, with its mean loss.
+        after_epoch: Called after each epoch, see ``AfterEpoch``; may raise to end a training that is not worth it.
 
     Raises:
         TrainingError: No events, or a loss that is not finite.
@@ -126,9 +135,11 @@ def fit_gat(
     source = ExampleSource(histories, settings.gat, dataset.has_times)
     popularity = source.popularity(dataset.n_items)
     network = start_network(histories, popularity, settings.gat, seed).to(settings.train.device)
-    _train(network, source, settings, counts, seed, progress)
     recent = recent_popularity(events, dataset.n_items, settings.recall.popularity_half_life_days)
-    return served_form(network, recent, settings.recall.candidates)
+    making = partial(served_form, network, recent, settings.recall.candidates)
+    look = (lambda share: after_epoch(share, making)) if after_epoch else lambda share: None
+    _train(network, source, settings, counts, seed, progress, look)
+    return making()
 
 
 def start_network(histories: Histories, popularity: np.ndarray, settings: GatSettings, seed: int) -> GatNetwork:
@@ -215,6 +226,7 @@ def _train(
     counts: np.ndarray,
     seed: int,
     progress: Progress,
+    look: Callable[[float], None],
 ) -> None:
     chosen, device = settings.gat, settings.train.device
     cut_rng, drop_rng, sample_rng = (np.random.default_rng([seed, stream]) for stream in (2, 3, 4))
@@ -231,7 +243,7 @@ def _train(
     total, step = per_epoch * chosen.epochs, 0
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: cosine(done, total))
     with progress.bar("gat", chosen.epochs) as bar:
-        for epoch in range(chosen.epochs):
+        for epoch in range(1, chosen.epochs + 1):
             losses = 0.0
             network.refresh_similarity()
             for examples in source.batches(source.draw(cut_rng), drop_rng):
@@ -245,8 +257,9 @@ def _train(
                 schedule.step()
                 step += 1
                 losses += check_finite(loss.item(), "gat", step, ADVICE)
-            progress.record("gat loss", epoch + 1, losses / per_epoch)
+            progress.record("gat loss", epoch, losses / per_epoch)
             bar.advance(note=f"loss {losses / per_epoch:.4f}")
+            look(epoch / chosen.epochs)
 
 
 def _calibrate(network: GatNetwork, batch: TensorBatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
@@ -124,6 +125,10 @@ class Fitter(Protocol):
     def __call__(
         self, dataset: Dataset, events: Events, settings: Settings, *, seed: int, progress: Progress
     ) -> RecallModel: ...
+
+
+AfterEpoch = Callable[[float, Callable[[], RecallModel]], None]
+"""Takes the share of the epochs that is done, and what gives the model as it would be served if training ended now."""
 
 
 def recent_popularity(events: Events, n_items: int, half_life_days: float) -> np.ndarray:

@@ -172,7 +172,7 @@ def _from_unit(kind: BaseDistribution, place: float) -> Any:
     if kind.step is not None:
         value = kind.low + round((value - kind.low) / kind.step) * kind.step
     value = min(max(value, kind.low), kind.high)
-    return int(round(value)) if isinstance(kind, IntDistribution) else float(value)
+    return round(value) if isinstance(kind, IntDistribution) else float(value)
 
 
 def _ends(kind: BaseDistribution) -> tuple[float, float]:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from core.dataset import Dataset, Events, histories_of
+from core.histories import PaddedHistories, pad
+from training.ranking.examples import user_codes
 
 WARM_UP_ROUNDS = 5
 ROUNDS = 40
@@ -25,6 +30,13 @@ class Timing:
 
     latency_ms: float
     ratio: float
+
+    def against(self, reference_ms: float | None) -> float:
+        """Milliseconds as they would be on a machine where the reference takes ``reference_ms``; as timed for None.
+
+        Trials are hours apart; a machine that is busier now makes the reference slower as well.
+        """
+        return self.latency_ms if reference_ms is None else self.ratio * reference_ms
 
 
 def size_bytes(model: nn.Module) -> int:
@@ -48,7 +60,7 @@ def measure_latency(
         clock: Seconds.
     """
     pairs = np.zeros((rounds, 2))
-    with torch.no_grad():
+    with torch.no_grad(), _one_thread():
         for place in range(-WARM_UP_ROUNDS, rounds):
             for column, answer in enumerate((model, reference)):
                 started = clock()
@@ -56,3 +68,22 @@ def measure_latency(
                 if place >= 0:
                     pairs[place, column] = clock() - started
     return Timing(float(np.median(pairs[:, 0])) * 1000, float(np.median(pairs[:, 0] / pairs[:, 1])))
+
+
+def typical_user(dataset: Dataset, past: Events) -> tuple[PaddedHistories, Tensor]:
+    """Padded history ``(1, L)`` and attribute codes ``(1, F)`` of the user with the median number of past events."""
+    histories = histories_of(past, dataset.n_users)
+    users = np.flatnonzero(histories.lengths)
+    middle = users[np.argsort(histories.lengths[users], kind="stable")[len(users) // 2]][None]
+    return pad(histories.select(middle), dataset.n_items), user_codes(dataset, middle)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One request is served by one thread (``serving.graph_threads``)."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -47,6 +47,8 @@ TABLES: dict[str, dict[str, str]] = {
 
 FACTOR = 4
 """A derived range reaches from a quarter of the setting to four times it, within the field's own limits."""
+NEAR_AN_OPEN_END = 0.9
+"""How far towards a limit that is itself excluded."""
 
 
 def default_ranges(model: str, settings: Settings) -> dict[str, Range]:
@@ -58,7 +60,7 @@ def default_ranges(model: str, settings: Settings) -> dict[str, Range]:
     if model in TABLES:
         return {key: parse_range(key, text) for key, text in TABLES[model].items()}
     section = getattr(settings, model, None)
-    found = {}
+    found: dict[str, Range] = {}
     for name, field in type(section).model_fields.items() if section is not None else ():
         around = _around(getattr(section, name), field)
         if around is not None:
@@ -72,6 +74,10 @@ def default_ranges(model: str, settings: Settings) -> dict[str, Range]:
     return found
 
 
+def _number(limit: Any) -> float:
+    return float(limit)
+
+
 def _around(value: Any, field: FieldInfo) -> NumberRange | None:
     """Numbers near ``value``; None for everything that is not a positive number."""
     if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
@@ -79,13 +85,13 @@ def _around(value: Any, field: FieldInfo) -> NumberRange | None:
     low, high = value / FACTOR, float(value * FACTOR)
     for limit in field.metadata:
         if isinstance(limit, Ge):
-            low = max(low, float(limit.ge))  # type: ignore[arg-type]
+            low = max(low, _number(limit.ge))
         elif isinstance(limit, Gt):
-            low = max(low, float(limit.gt))  # type: ignore[arg-type]
+            low = max(low, value + NEAR_AN_OPEN_END * (_number(limit.gt) - value))
         elif isinstance(limit, Le):
-            high = min(high, float(limit.le))  # type: ignore[arg-type]
+            high = min(high, _number(limit.le))
         elif isinstance(limit, Lt):
-            high = min(high, value + 0.9 * (float(limit.lt) - value))  # type: ignore[arg-type]
+            high = min(high, value + NEAR_AN_OPEN_END * (_number(limit.lt) - value))
     if isinstance(value, int):
         low, high = max(1, round(low)), round(high)
     return NumberRange(low, high, whole=isinstance(value, int), log=True) if low < high else None

@@ -20,7 +20,7 @@ from typing import Any
 import optuna
 from filelock import FileLock
 from optuna.storages import JournalStorage
-from optuna.storages.journal import BaseJournalFileLock, JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.study import Study, StudyDirection
 from optuna.trial import TrialState
 
@@ -40,7 +40,7 @@ PATIENCE_SECONDS = 10.0
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
-class KernelLock(BaseJournalFileLock):
+class KernelLock(JournalFileOpenLock):
     """The right to append, for one process at a time.
 
     It ends with its process (Optuna's own locks would be waited for half a minute after a crash), and who gets it
@@ -51,16 +51,17 @@ class KernelLock(BaseJournalFileLock):
     """
 
     def __init__(self, journal: Path) -> None:
+        super().__init__(str(journal))
         self._journal = journal
-        self._lock = FileLock(journal.with_suffix(".lock"))
+        self._kernel_lock = FileLock(journal.with_suffix(".lock"))
 
     def acquire(self) -> bool:
-        self._lock.acquire()
+        self._kernel_lock.acquire()
         _cut_unfinished_line(self._journal)
         return True
 
     def release(self) -> None:
-        self._lock.release()
+        self._kernel_lock.release()
 
 
 def _cut_unfinished_line(file: Path) -> None:
@@ -105,7 +106,7 @@ class StudyPlace:
             return optuna.create_study(
                 study_name=self.name,
                 storage=JournalStorage(JournalFileBackend(str(file), lock_obj=KernelLock(file))),
-                directions=list(self.directions),
+                directions=[StudyDirection[name.upper()] for name in self.directions],
                 sampler=sampler,
                 pruner=pruner,
                 load_if_exists=True,

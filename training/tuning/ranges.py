@@ -56,7 +56,7 @@ class NumberRange:
         else:
             values = np.linspace(self.low, self.high, points)
         values = np.clip(values, self.low, self.high)  # geomspace may miss its ends by a rounding error
-        return sorted({int(round(value)) for value in values}) if self.whole else [float(value) for value in values]
+        return sorted({round(float(value)) for value in values}) if self.whole else [float(value) for value in values]
 
     def ends(self) -> list[Any]:
         """The extreme values."""

@@ -61,9 +61,7 @@ class PerTrial(BaseSampler):
     ) -> Any:
         return self._inner.sample_independent(study, trial, param_name, param_distribution)
 
-    def after_trial(
-        self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
-    ) -> None:
+    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
         self._inner.after_trial(study, trial, state, values)
 
 
@@ -100,9 +98,7 @@ def make_sampler(
             warnings.simplefilter("ignore", ExperimentalWarning)  # multivariate TPE and CMA-ES with margin
             if name == "tpe":
                 startup = int(np.clip(trials // STARTUP_SHARE, 4, 10))
-                return TPESampler(
-                    n_startup_trials=startup, multivariate=True, constant_liar=workers > 1, seed=seed
-                )
+                return TPESampler(n_startup_trials=startup, multivariate=True, constant_liar=workers > 1, seed=seed)
             if name == "cmaes":
                 return CmaEsSampler(seed=seed, with_margin=True, warn_independent_sampling=False)
             if name == "nsga2":

@@ -14,7 +14,7 @@ from core.histories import pad
 from core.metrics import accuracy_metrics, hits, truth_of
 from core.tensors import MASKED
 from training.models.recall_base import RecallModel
-from training.ranking.examples import propose
+from training.ranking.examples import propose, user_codes
 from training.ranking.windows import Window
 
 CELLS_PER_BATCH = 1 << 22
@@ -78,7 +78,8 @@ def score_window(
     users = users[np.argsort(histories.lengths[users], kind="stable")]  # neighbours share a padded length
     lists = np.full((len(users), k), -1, dtype=np.int64)
     for part in _chunks(histories.lengths[users], dataset.n_items):
-        rows, scores = propose(model, pad(histories.select(users[part]), dataset.n_items))
+        padded = pad(histories.select(users[part]), dataset.n_items)
+        rows, scores = propose(model, padded, user_codes(dataset, users[part]))
         lists[part] = np.where(scores[:, :k].numpy() <= MASKED, -1, rows[:, :k].numpy())
     place = np.full(dataset.n_users, -1)
     place[users] = np.arange(len(users))

@@ -49,7 +49,9 @@ class SearchSpace:
         return {key: str(found) for key, found in self.ranges.items()}
 
 
-def search_space(model: str, settings: Settings, *, file: Path | None = None, searches: Sequence[str] = ()) -> SearchSpace:
+def search_space(
+    model: str, settings: Settings, *, file: Path | None = None, searches: Sequence[str] = ()
+) -> SearchSpace:
     """The space that a command line asks for: ``file`` and ``searches`` together, else the model's default.
 
     Args:

@@ -20,6 +20,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from core.errors import ConchError
+from core.settings import Settings
 from training.tuning.journal import REASON, StudyPlace
 from training.tuning.samplers import make_pruner, make_sampler
 from training.tuning.sequence import CUT_SHORT
@@ -27,6 +28,8 @@ from training.tuning.space import SearchSpace
 
 MEASURED = "measured"
 """User attribute of complete trials: everything measured, objectives included."""
+BASELINE = "baseline"
+"""User attribute of the study: the same for the settings as they were."""
 SAME_AS = "same_as"
 """User attribute of trials whose settings had been measured before."""
 STARTS_FROM_NOW = ("tpe", "cmaes", "annealing", "nsga2")
@@ -54,6 +57,15 @@ class Measurement:
 class Objective(Protocol):
     """Measures settings."""
 
+    @property
+    def scheme(self) -> str:
+        """What is measured on, in a few words."""
+        ...
+
+    def anchor(self, baseline: Measurement) -> None:
+        """Told once before the first trial: what the settings as they are measured."""
+        ...
+
     def measure(self, values: Mapping[str, Any], report: Report) -> Measurement:
         """Measures the settings with ``values`` changed.
 
@@ -64,6 +76,34 @@ class Objective(Protocol):
         Raises:
             ConchError: These settings cannot be measured, for example training diverged.
         """
+        ...
+
+
+class Job(Protocol):
+    """How a process comes by its objective; plain enough to be sent to it."""
+
+    @property
+    def model(self) -> str:
+        """What is tuned."""
+        ...
+
+    @property
+    def settings(self) -> Settings:
+        """What trials change."""
+        ...
+
+    @property
+    def metric(self) -> str:
+        """What quality is."""
+        ...
+
+    @property
+    def steps(self) -> int:
+        """Most values that a trial reports."""
+        ...
+
+    def build(self) -> Objective:
+        """The objective, in this process."""
         ...
 
 
@@ -108,6 +148,21 @@ class Plan:
         return self.place.open(sampler, pruner)
 
 
+def baseline_of(study: Study, objective: Objective) -> Measurement:
+    """What the settings as they are measure: taken from the journal, else measured now and written there.
+
+    Raises:
+        ConchError: They cannot be measured; a search would compare with nothing.
+    """
+    known = study.user_attrs.get(BASELINE)
+    if known is None:
+        known = as_json(objective.measure({}, lambda step, quality: None))
+        study.set_user_attr(BASELINE, known)
+    found = from_json(known)
+    objective.anchor(found)
+    return found
+
+
 def queue_first(study: Study, plan: Plan, now: Mapping[str, Any] | None) -> int:
     """Queues what does not depend on any result: a grid's points, or the settings as they are.
 
@@ -128,7 +183,9 @@ def queue_first(study: Study, plan: Plan, now: Mapping[str, Any] | None) -> int:
         return plan.trials
     names = list(plan.space.ranges)
     points = list(itertools.product(*(plan.space.ranges[name].grid(plan.grid_points) for name in names)))
-    order = np.random.default_rng(plan.seed).permutation(len(points)) if len(points) > plan.trials else range(len(points))
+    order = (
+        np.random.default_rng(plan.seed).permutation(len(points)) if len(points) > plan.trials else range(len(points))
+    )
     for place in list(order)[: plan.trials]:
         params = dict(zip(names, points[int(place)], strict=True))
         if _key(params) not in known:
@@ -209,6 +266,11 @@ def _measure(study: Study, trial: Trial, plan: Plan, objective: Objective) -> No
     trial.set_user_attr(MEASURED, as_json(found))
     trial.set_user_attr("seconds", round(time.perf_counter() - started, 3))
     study.tell(trial, values)
+
+
+def from_json(tree: Mapping[str, Any]) -> Measurement:
+    """What :func:`as_json` told."""
+    return Measurement(tree["values"], tree["standard_error"], tree["details"])
 
 
 def as_json(found: Measurement) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -81,7 +82,7 @@ def _by_time(events: Events, count: int, share: float) -> tuple[Window, ...]:
     cuts = np.quantile(times, [1 - share * (count - place) for place in range(count + 1)]) if len(times) else []
     return tuple(
         _window(f"window {place + 1}", events.where(times <= start), events.where((times > start) & (times <= end)))
-        for place, (start, end) in enumerate(zip(cuts[:-1], cuts[1:], strict=True))
+        for place, (start, end) in enumerate(itertools.pairwise(cuts))
     )
 
 
