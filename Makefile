@@ -7,7 +7,7 @@ PYTHON ?=
 TORCH_INDEX ?=
 READY := .venv/conch-setup
 CONCH := .venv/bin/conch
-VERBS := dataset train export release serve recommend evaluate report run
+VERBS := dataset tune train export release serve recommend evaluate report run
 
 .PHONY: help setup doctor demo check test bench-quality configs clean $(VERBS)
 
@@ -36,6 +36,7 @@ test: $(READY) ## All tests, those against a real Triton included
 	CONCH_REQUIRE=triton .venv/bin/pytest $(ARGS)
 
 dataset: $(READY) ## Read, clean and split the events
+tune: $(READY) ## Search for better settings, for example ARGS='mf'
 train: $(READY) ## Train mf, gat and the ranker
 export: $(READY) ## Export to ONNX and prove parity
 release: $(READY) ## Assemble a Triton release and make it live

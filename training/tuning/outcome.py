@@ -197,7 +197,9 @@ def _importances(study: Study, settings: int) -> tuple[dict[str, float], str]:
         return {}, "all trials were equally good"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
-        found = get_param_importances(study, target=lambda trial: trial.values[0])
+        warnings.filterwarnings("ignore", "PedAnovaImportanceEvaluator computes", UserWarning)
+        # PED-ANOVA asks what makes its target low
+        found = get_param_importances(study, target=lambda trial: -trial.values[0])
     rough = len(complete) < ROUGH_BELOW * settings
     note = f"from {len(complete)} complete trials of {settings} settings" + (", so rough" if rough else "")
     return {key: round(float(share), 4) for key, share in found.items()}, note

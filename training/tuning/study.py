@@ -19,7 +19,7 @@ from filelock import FileLock
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from core.errors import ConchError
+from core.errors import ConchError, TrainingError
 from core.settings import Settings
 from training.tuning.journal import REASON, StudyPlace
 from training.tuning.samplers import make_pruner, make_sampler
@@ -157,6 +157,14 @@ def baseline_of(study: Study, objective: Objective) -> Measurement:
     known = study.user_attrs.get(BASELINE)
     if known is None:
         known = as_json(objective.measure({}, lambda step, quality: None))
+        broken = [name for name, value in known["values"].items() if not math.isfinite(value)]
+        if broken:
+            raise TrainingError(
+                "the settings as they are cannot be measured, so there is nothing to compare with",
+                expected="finite values",
+                found=f"{', '.join(broken)} is not finite",
+                next_step="start from settings that train",
+            )
         study.set_user_attr(BASELINE, known)
     found = from_json(known)
     objective.anchor(found)
