@@ -15,10 +15,11 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from training.tuning.journal import REASON
+from training.tuning.objective import Measurement, from_json
 from training.tuning.picking import Candidate, Limits, ProfileRow, best, one_standard_error, pick, profile
 from training.tuning.ranges import Choices
 from training.tuning.sequence import CUT_SHORT
-from training.tuning.study import BASELINE, MEASURED, SAME_AS, Measurement, Plan, from_json
+from training.tuning.study import BASELINE, MEASURED, SAME_AS, Plan
 
 FEWEST_FOR_IMPORTANCE = 8
 """Complete trials below which importances are noise."""

@@ -22,7 +22,7 @@ from training.ranking.examples import propose
 from training.ranking.fit import RecallSet, fit_ranker, fit_recall_set
 from training.stage import use_hardware
 from training.tuning.costs import measure_latency, size_bytes, typical_user
-from training.tuning.study import Measurement, Report
+from training.tuning.objective import Measurement, Report
 from training.tuning.windows import TUNED_ON, without_test
 
 METRIC = "ndcg@10"

@@ -21,8 +21,8 @@ from training.ranking.examples import propose
 from training.ranking.windows import Window
 from training.stage import use_hardware
 from training.tuning.costs import measure_latency, size_bytes, typical_user
+from training.tuning.objective import Measurement, Report
 from training.tuning.scoring import UserValues, mean_over_windows, metric_of, score_window
-from training.tuning.study import Measurement, Report
 from training.tuning.windows import rolling_windows, without_test
 
 LOOKS_PER_WINDOW = 4
@@ -63,7 +63,7 @@ class RecallJob:
 
 
 class RecallObjective:
-    """See :class:`training.tuning.study.Objective`.
+    """See :class:`training.tuning.objective.Objective`.
 
     Args:
         job: Model and settings.

@@ -21,13 +21,14 @@ from core.progress import SILENT, Progress
 from core.settings import Settings
 from training.models.fitters import FITTERS
 from training.tuning.journal import StudyPlace, bind, requeue_cut_short, sole_use, wait_for_workers
+from training.tuning.objective import Job
 from training.tuning.outcome import Outcome, outcome_of
 from training.tuning.picking import Limits
 from training.tuning.ranker_objective import RankerJob
 from training.tuning.recall_objective import RecallJob
 from training.tuning.results import BEST, figure, write_results
 from training.tuning.space import FIXED_SECTIONS, SearchSpace, search_space
-from training.tuning.study import Job, Plan, baseline_of, begun, queue_first, run_trials
+from training.tuning.study import Plan, baseline_of, begun, queue_first, run_trials
 from training.tuning.workers import Errand, run_workers
 
 OBJECTIVES = {

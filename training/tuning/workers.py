@@ -14,7 +14,8 @@ from multiprocessing.process import BaseProcess
 
 from core.errors import TrainingError
 from training.tuning.journal import shared_use
-from training.tuning.study import Job, Plan, baseline_of, run_trials
+from training.tuning.objective import Job
+from training.tuning.study import Plan, baseline_of, run_trials
 
 POLL_SECONDS = 0.3
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from core.errors import TrainingError
 from core.settings import Settings, load_settings
+from training.tuning.objective import Measurement, Report
 from training.tuning.ranges import parse_range
 from training.tuning.space import SearchSpace
-from training.tuning.study import Measurement, Report
 
 SPACE = {"mf.dimension": "int:1:64", "mf.popularity": "float:0:1", "mf.solver": "choice:numba,torch"}
 

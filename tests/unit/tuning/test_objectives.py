@@ -17,10 +17,10 @@ from tests.suites.recall_data import block_dataset
 from tests.unit.ranking.worlds import block_dataset as ranking_world
 from training.models.gat import fit_gat
 from training.tuning.costs import measure_latency, size_bytes
+from training.tuning.objective import Measurement
 from training.tuning.ranker_objective import RankerJob, RankerObjective
 from training.tuning.recall_objective import RecallJob, RecallObjective
 from training.tuning.scoring import UserValues, mean_over_windows, metric_of
-from training.tuning.study import Measurement
 
 NOWHERE = Path("nowhere")
 QUICK = ("mf.epochs=3", "gat.epochs=4", "tune.windows=2", "recall.candidates=20", "train.threads=1")
