@@ -120,7 +120,7 @@ def run_ours(
                         facts["peak_mb"],
                         facts["measured_at"],
                         facts["commit"],
-                        {"chain_seconds": facts["chain_seconds"]},
+                        {"chain_seconds": facts["chain_seconds"], **_per_epoch(chain, stage, facts["seconds"][stage])},
                     )
                 )
             say(f"conch: seed {seed}, trained in {facts['seconds'][PIPELINE]:.1f} s, {facts['peak_mb']:.0f} MB")
@@ -164,6 +164,12 @@ def _run_seed(
         np.savez_compressed(folder / f"{stage}.npz", lists=rows[:, :LONGEST].astype(np.int32))
     facts = {"seconds": seconds, "peak_mb": peak_mb, "chain_seconds": round(sum(wall.values()), 1), "wall": wall}
     return finish(folder, facts)
+
+
+def _per_epoch(chain: Chain, stage: str, seconds: float) -> dict[str, float]:
+    """The model's whole training, start included, over its epochs; empty for what has none."""
+    epochs = getattr(getattr(chain.settings(), stage, None), "epochs", None)
+    return {"epochs": epochs, "seconds_per_epoch": seconds / epochs} if epochs else {}
 
 
 def read_lists(file: Path, dataset: Dataset, asked: Question, k: int) -> np.ndarray:

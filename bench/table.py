@@ -27,7 +27,8 @@ def render(result: dict[str, Any]) -> str:
     ]
     for other in (name for name in result["users"] if name != group and result["users"][name]):
         parts += [f"## {_heading(other)}: {result['users'][other]:,} users", _metrics(result, other, costs=False)]
-    parts += ["## Differences, paired over users", _differences(result, group), _settings(result), _agreement(result)]
+    parts += ["## Differences, paired over users", _differences(result, group), _speed(result)]
+    parts += [_settings(result), _agreement(result)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -94,6 +95,20 @@ def _differences(result: dict[str, Any], group: str) -> str:
                 )
     note = "`wins` and `loses` are differences above two standard errors. All stages and metrics are in the JSON file."
     return f"{_table(lines)}\n\n{note}" if len(lines) > 2 else "Conch was not run."
+
+
+def _speed(result: dict[str, Any]) -> str:
+    """Training speed of the models that train in epochs, mean over seeds."""
+    lines = [["model", "epochs", "seconds per epoch", "samples per second", "seconds"], ["---"] * 5]
+    for row in result["rows"]:
+        facts = [run["facts"] for run in row.get("per_seed", []) if "seconds_per_epoch" in run["facts"]]
+        if facts:
+            mean = {name: sum(one[name] for one in facts) / len(facts) for name in facts[0]}
+            samples = f"{mean['samples_per_second']:,.0f}" if "samples_per_second" in mean else ""
+            cells = [f"{mean['epochs']:.0f}", f"{mean['seconds_per_epoch']:.3f}", samples, f"{row['seconds']:.2f}"]
+            lines.append([row["name"], *cells])
+    note = "A stage of Conch counts its whole training, start and compilation included, over its epochs."
+    return f"## Training speed\n\n{_table(lines)}\n\n{note}" if len(lines) > 2 else ""
 
 
 def _settings(result: dict[str, Any]) -> str:

@@ -32,7 +32,8 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     for name, ours, lists in (("poor", False, poor), ("conch pipeline", True, good)):
         file = folder / f"{name}.npz"
         np.savez(file, lists=lists)
-        runs = tuple(Run(seed, file, 1.5, 99.0, "2026-01-01T00:00Z", "abc") for seed in (0, 1))
+        facts = {"epochs": 4, "seconds_per_epoch": 0.375}
+        runs = tuple(Run(seed, file, 1.5, 99.0, "2026-01-01T00:00Z", "abc", facts) for seed in (0, 1))
         settings = {"config": ["config/smoke.toml"], "set": []} if ours else {"k": 3}
         rows.append(Row(name, ours, runs, settings))
     rows.append(missing("absent", "exit code 1: no | such module"))
@@ -66,6 +67,7 @@ def test_table_shows_numbers_reasons_and_cited_figures(result: dict[str, Any]) -
     assert "| absent | not run: exit code 1: no / such module |" in text
     assert "| Paper | 0.1234 | Someone 2020 |" in text
     assert "wins |" in text
+    assert "| poor | 4 | 0.375 |  | 1.50 |" in text
 
 
 def test_every_table_line_has_as_many_cells_as_its_head(result: dict[str, Any]) -> None:
