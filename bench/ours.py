@@ -38,12 +38,14 @@ class Chain:
 
     Attributes:
         config: Settings files over the default one.
-        options: ``section.key=value`` of every command.
+        data: ``data.key=value`` of every command.
+        options: Further ``section.key=value``.
         folder: Where ``paths.var``, lists and logs lie.
         threads: Limit for each process.
     """
 
     config: tuple[str, ...]
+    data: tuple[str, ...]
     options: tuple[str, ...]
     folder: Path
     threads: int
@@ -55,7 +57,7 @@ class Chain:
     def overrides(self, seed: int | None = None) -> list[str]:
         """All ``--set`` values."""
         own = [f'paths.var="{self.var}"', f"train.threads={self.threads}", f"serving.local_threads={self.threads}"]
-        return [*self.options, *own, *([] if seed is None else [f"train.seed={seed}"])]
+        return [*self.data, *self.options, *own, *([] if seed is None else [f"train.seed={seed}"])]
 
     def settings(self) -> Settings:
         """The settings that its commands see."""

@@ -52,7 +52,8 @@ def quality(
     """Train ours and the peers on one split, score all of them alike, write bench/results/quality-<name>.{json,md}."""
     chosen = read_protocol(protocol)
     work = work.resolve()
-    chain = Chain(chosen.config, _options(chosen, events, items, users, set_ or []), work / protocol / OURS, threads)
+    given = _data_options(chosen, events, items, users)
+    chain = Chain(chosen.config, given, tuple(set_ or ()), work / protocol / OURS, threads)
     data = dataset_artifact(chain, resume)
     dataset = load_dataset(data)
     ask = lambda fit, mask, split: question(dataset, fit, mask, split, chosen.liked_from)  # noqa: E731
@@ -102,9 +103,7 @@ def quality(
     _finish(scored, agreements, allow_missing)
 
 
-def _options(
-    protocol: Protocol, events: Path | None, items: Path | None, users: Path | None, own: list[str]
-) -> tuple[str, ...]:
+def _data_options(protocol: Protocol, events: Path | None, items: Path | None, users: Path | None) -> tuple[str, ...]:
     files = {"events": events, "items": items, "users": users}
     given = {name: path.resolve() for name, path in files.items() if path is not None}
     if protocol.source == "files" and "events" not in given:
@@ -115,7 +114,7 @@ def _options(
         raise SettingsError(
             f"protocol {protocol.name} brings its own data", where="--events", next_step="leave the file options out"
         )
-    return (f"data.source={protocol.source}", *(f'data.{name}="{path}"' for name, path in given.items()), *own)
+    return (f"data.source={protocol.source}", *(f'data.{name}="{path}"' for name, path in given.items()))
 
 
 def _check_names(wanted: set[str], peers: Iterable[str]) -> None:
