@@ -25,7 +25,9 @@ def render(result: dict[str, Any]) -> str:
         _metrics(result, group, costs=True),
         _published(result),
     ]
-    for other in (name for name in result["users"] if name != group and result["users"][name]):
+    for other in result["users"]:
+        if other == group or (other != "liked" and result["users"][other] == result["users"][group]):
+            continue  # the same users again
         parts += [f"## {_heading(other)}: {result['users'][other]:,} users", _metrics(result, other, costs=False)]
     parts += ["## Differences, paired over users", _differences(result, group), _speed(result)]
     parts += [_settings(result), _agreement(result)]
