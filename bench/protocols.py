@@ -36,6 +36,7 @@ class Protocol(BaseModel):
         mask: Splits whose items are no answer.
         users: Users of the headline: warm ones, or all.
         choose_by: Metric on valid that chooses a peer's settings.
+        choose_users: Most users asked on valid, a random choice where there are more.
         liked_from: Values from here up count as liked.
         published: Figures from papers.
     """
@@ -50,6 +51,7 @@ class Protocol(BaseModel):
     mask: tuple[str, ...] = ("train", "valid")
     users: Literal["warm", "all"] = "warm"
     choose_by: str = "ndcg@10"
+    choose_users: int = 10_000
     liked_from: float | None = None
     published: tuple[Published, ...] = ()
 

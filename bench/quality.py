@@ -56,12 +56,11 @@ def quality(
     chain = Chain(chosen.config, given, tuple(set_ or ()), work / protocol / OURS, threads)
     data = dataset_artifact(chain, resume)
     dataset = load_dataset(data)
-    ask = lambda fit, mask, split: question(dataset, fit, mask, split, chosen.liked_from)  # noqa: E731
-    asked = ask(chosen.fit, chosen.mask, "test")
+    asked = question(dataset, chosen.fit, chosen.mask, "test", chosen.liked_from)
     wanted = {part.strip() for part in only.split(",") if part.strip()}
     bench = Bench(
         protocol,
-        ask(("train",), ("train",), "valid"),
+        question(dataset, ("train",), ("train",), "valid", most_users=chosen.choose_users),
         asked,
         dataset.has_times,
         chosen.choose_by,

@@ -53,17 +53,25 @@ class Question:
 
 
 def question(
-    dataset: Dataset, fit: Sequence[str], mask: Sequence[str], split: str, liked_from: float | None = None
+    dataset: Dataset,
+    fit: Sequence[str],
+    mask: Sequence[str],
+    split: str,
+    liked_from: float | None = None,
+    most_users: int | None = None,
 ) -> Question:
     """Builds the question of predicting ``split`` after learning from ``fit``.
 
-    Items of the masked splits are no truth; cold items are.
+    Items of the masked splits are no truth; cold items are. Where there are more than ``most_users``, so many are drawn.
     """
     fitted, masked = dataset.events.of_splits(fit), dataset.events.of_splits(mask)
     later = dataset.events.of_splits((split,))
     width = np.int64(dataset.n_items)
     later = later.where(~np.isin(_pairs(later, width), _pairs(masked, width)))
     users = np.unique(later.user_rows).astype(np.int64)
+    if most_users is not None and len(users) > most_users:
+        users = np.sort(np.random.default_rng(0).choice(users, most_users, replace=False))
+        later = later.where(np.isin(later.user_rows, users))
     warm = np.isin(users, fitted.user_rows)
     seen = sp.csr_matrix(
         (np.ones(len(masked), dtype=bool), (masked.user_rows, masked.item_rows)), shape=(dataset.n_users, width)

@@ -138,7 +138,8 @@ def top_lists(problem: Problem, score: Callable[[np.ndarray], np.ndarray], k: in
     step = max(1, BLOCK_CELLS // problem.n_items)
     for start in range(0, len(lists), step):
         users = problem.query_users[start : start + step]
-        scores = np.array(score(users), dtype=np.float64).reshape(len(users), problem.n_items)
+        given = np.asarray(score(users)).reshape(len(users), problem.n_items)
+        scores = given.astype(given.dtype if given.dtype.kind == "f" else np.float64)
         scores[~warm[users]] = counts
         if not np.isfinite(scores).all():
             raise ValueError("the peer gave scores that are not finite")
@@ -157,7 +158,7 @@ def _best(scores: np.ndarray, k: int) -> np.ndarray:
     """Rows of the k largest per line, best first, ties to the lower row, -1 for masked ones."""
     width = min(k, scores.shape[1])
     found = np.full((len(scores), k), -1, dtype=np.int32)
-    cut = -np.partition(-scores, width - 1, axis=1)[:, width - 1]
+    cut = np.partition(scores, -width, axis=1)[:, -width]
     for line, (row, least) in enumerate(zip(scores, cut, strict=True)):
         candidates = np.flatnonzero(row >= least)
         best = candidates[np.argsort(-row[candidates], kind="stable")][:width]

@@ -57,6 +57,13 @@ def test_masked_splits_are_no_answer_even_where_they_were_not_learned_from(data:
     assert ratio.problem.seen.nnz == len(data.events.of_splits(FIT))
 
 
+def test_a_draw_of_users_asks_only_them_and_keeps_their_truth(data: Dataset, asked: Question) -> None:
+    few = question(data, FIT, FIT, "test", most_users=7)
+    assert len(few.problem.query_users) == len(few.groups["all"].places) == 7
+    assert few.groups["all"].truth.sizes.tolist() == [2] * 7
+    assert len(few.problem.user_rows) == len(asked.problem.user_rows)
+
+
 def test_a_seen_item_in_a_list_is_refused(asked: Question) -> None:
     lists = unseen_lists(asked)
     lists[3, 0] = asked.problem.seen[asked.problem.query_users[3]].indices[0]
