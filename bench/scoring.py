@@ -62,7 +62,7 @@ def question(
 ) -> Question:
     """Builds the question of predicting ``split`` after learning from ``fit``.
 
-    Items of the masked splits are no truth; cold items are. Where there are more than ``most_users``, so many are drawn.
+    Items of the masked splits are no truth; cold items are. Above ``most_users`` users, so many are drawn.
     """
     fitted, masked = dataset.events.of_splits(fit), dataset.events.of_splits(mask)
     later = dataset.events.of_splits((split,))

@@ -44,7 +44,20 @@ def _facts(result: dict[str, Any]) -> str:
         f"seeds {', '.join(str(seed) for seed in result['seeds'])}; metrics are means over seeds, `± se` is the "
         f"standard error over users.\n"
         f"Seconds are training alone, one seed; peak MB is the largest process that trained.\n\n"
-        f"```\n{result['command']}\n```"
+        f"```\n{result['command']}\n```{_when(result)}"
+    )
+
+
+def _when(result: dict[str, Any]) -> str:
+    """When the runs were made and by which commits, where `--resume` mixed several."""
+    runs = [run for row in result["rows"] for run in row.get("per_seed", [])]
+    commits = sorted({run["commit"] for run in runs})
+    if commits in ([], [result["commit"]]):
+        return ""
+    times = sorted(run["measured_at"] for run in runs)
+    return (
+        f"\n\nRuns were made from {times[0]} to {times[-1]} by commits {', '.join(f'`{one[:12]}`' for one in commits)}: "
+        "`--resume` takes finished ones whose code, settings, data and threads are the same."
     )
 
 

@@ -70,6 +70,11 @@ def test_table_shows_numbers_reasons_and_cited_figures(result: dict[str, Any]) -
     assert "| poor | 4 | 0.375 |  | 1.50 |" in text
 
 
+def test_runs_of_other_commits_are_told(result: dict[str, Any]) -> None:
+    assert "by commits `abc`" in render(result)
+    assert "by commits" not in render({**result, "commit": "abc"})
+
+
 def test_every_table_line_has_as_many_cells_as_its_head(result: dict[str, Any]) -> None:
     for block in render(result).split("\n\n"):
         lines = [line for line in block.splitlines() if line.startswith("|")]
