@@ -55,8 +55,9 @@ def _when(result: dict[str, Any]) -> str:
     if commits in ([], [result["commit"]]):
         return ""
     times = sorted(run["measured_at"] for run in runs)
+    names = ", ".join(f"`{one[:12]}`" for one in commits)
     return (
-        f"\n\nRuns were made from {times[0]} to {times[-1]} by commits {', '.join(f'`{one[:12]}`' for one in commits)}: "
+        f"\n\nRuns were made from {times[0]} to {times[-1]} by commits {names}: "
         "`--resume` takes finished ones whose code, settings, data and threads are the same."
     )
 
