@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from core.artifacts import code_commit, sha256_of, write_json
+from bench.machine import measured_commit
+from core.artifacts import sha256_of, write_json
 from core.settings import ROOT
 
 FACTS = "done.json"
@@ -37,7 +38,7 @@ def find(folder: Path) -> dict[str, Any] | None:
 
 def finish(folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
     """Seals a measurement, with the time and the commit; written last."""
-    sealed = {"measured_at": f"{datetime.now(UTC):%Y-%m-%dT%H:%MZ}", "commit": code_commit(), **facts}
+    sealed = {"measured_at": f"{datetime.now(UTC):%Y-%m-%dT%H:%MZ}", "commit": measured_commit(), **facts}
     temporary = folder / f".{FACTS}"
     write_json(temporary, sealed)
     temporary.replace(folder / FACTS)

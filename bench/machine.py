@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+
+from core.settings import ROOT
 
 
 @dataclass(frozen=True)
@@ -38,3 +42,16 @@ def this_machine(cpuinfo: Path = Path("/proc/cpuinfo")) -> Machine:
         cpu = names[0].split(":", 1)[1].strip() if names else cpu
     memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return Machine(cpu, len(os.sched_getaffinity(0)), round(memory_gb, 1), f"{platform.system()} {platform.machine()}")
+
+
+@cache
+def measured_commit(root: Path = ROOT) -> str:
+    """Git commit with ``+dirty`` where anything but result files was changed; ``unknown`` outside a checkout."""
+    run = lambda *args: subprocess.run(  # noqa: E731
+        ["git", "-C", str(root), *args], capture_output=True, text=True, check=True, timeout=10
+    ).stdout.strip()
+    try:
+        changed = run("status", "--porcelain", "-uno", "--", ".", ":!bench/results")
+        return run("rev-parse", "HEAD") + ("+dirty" if changed else "")
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"

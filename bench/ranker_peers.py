@@ -19,9 +19,9 @@ import numpy as np
 import typer
 
 from bench.environments import EnvironmentFailedError, ensure
-from bench.machine import this_machine
+from bench.machine import measured_commit, this_machine
 from bench.process import environment, run_child
-from core.artifacts import code_commit, write_json
+from core.artifacts import write_json
 from core.errors import ConchError
 from pipeline.cli import guarded
 
@@ -77,7 +77,7 @@ def ranker_peers(
             "date": f"{datetime.now(UTC):%Y-%m-%d}",
             "machine": asdict(this_machine()),
             "threads": threads,
-            "commit": code_commit(),
+            "commit": measured_commit(),
             "protocol": " ".join((__doc__ or "").split("RecBole's own protocol: ")[1].split()),
             "models": models,
             "peak_mb": round(facts["peak_mb"]),

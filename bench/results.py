@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 
 from bench.crosscheck import Agreement
-from bench.machine import Machine
+from bench.machine import Machine, measured_commit
 from bench.protocols import Protocol
 from bench.rows import Row
 from bench.scoring import PerUser, Question, compare, mean_over_seeds, per_user, summary
-from core.artifacts import code_commit
 
 COMPARED = ("ndcg@10", "ndcg@20", "recall@10", "recall@20", "recall@100")
 DECIMALS = 5
@@ -53,7 +52,7 @@ def build(
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "machine": asdict(machine),
         "threads": threads,
-        "commit": code_commit(),
+        "commit": measured_commit(),
         "command": command,
         "fit": list(protocol.fit),
         "mask": list(protocol.mask),

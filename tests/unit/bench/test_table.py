@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from bench.machine import this_machine
+from bench.machine import measured_commit, this_machine
 from bench.protocols import Protocol, Published
 from bench.results import build, score
 from bench.rows import Row, Run, missing
@@ -85,3 +86,18 @@ def test_machine_reads_the_processors_name(tmp_path: Path) -> None:
     file = tmp_path / "cpuinfo"
     file.write_text("processor : 0\nmodel name\t: Fast One 3000\n", encoding="utf-8")
     assert this_machine(file).cpu == "Fast One 3000"
+
+
+def test_changed_result_files_leave_the_commit_clean_and_other_changes_do_not(tmp_path: Path) -> None:
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    (tmp_path / "bench" / "results").mkdir(parents=True)
+    result, code = tmp_path / "bench" / "results" / "a.json", tmp_path / "code.py"
+    for file in (result, code):
+        file.write_text("1", encoding="utf-8")
+    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "one"]):
+        subprocess.run([*git, *command], check=True)
+    result.write_text("2", encoding="utf-8")
+    assert not measured_commit(tmp_path).endswith("+dirty")
+    measured_commit.cache_clear()
+    code.write_text("2", encoding="utf-8")
+    assert measured_commit(tmp_path).endswith("+dirty")
