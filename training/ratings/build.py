@@ -18,6 +18,7 @@ from training.ratings.side import (
     code_offsets,
     directions,
     side_columns,
+    spectral_part,
 )
 
 
@@ -39,13 +40,15 @@ def build_model(
     size = settings.implicit_dimension
     found = directions(pattern, size, rng)
     user_activity, item_activity = Activity.of_counts(user_counts), Activity.of_counts(item_counts)
+    user_spectral, spectral_mean = spectral_part(user_counts, pattern @ found.items)
+    item_spectral, _ = spectral_part(item_counts, pattern.T @ found.users)
     valued = events.where(events.values != 0)
     posterior = fit_posterior(
         valued.user_rows,
         valued.item_rows,
         valued.values.astype(np.float64),
-        side_columns(dataset.user_features, user_counts, user_activity, pattern @ found.items),
-        side_columns(dataset.item_features, item_counts, item_activity, pattern.T @ found.users),
+        side_columns(dataset.user_features, user_counts, user_activity, user_spectral),
+        side_columns(dataset.item_features, item_counts, item_activity, item_spectral),
         dimension=settings.dimension,
         iterations=settings.iterations,
         ridge=settings.ridge,
@@ -61,6 +64,7 @@ def build_model(
         "item_statistics": item_statistics(valued, item_counts, item_activity, scale),
         "user_codes": codes,
         "user_dense": dense,
+        "spectral_mean": spectral_mean,
         "user_precision": posterior.user_prior.precision,
     }
     width = max(1, dataset.user_features.width)

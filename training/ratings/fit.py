@@ -19,6 +19,11 @@ from training.ratings.model import SUMMARY, RatingModel
 from training.ratings.predict import summarise_pairs
 from training.ratings.scale import Scale, scale_of
 
+NEWCOMERS = 0.15
+"""Share of users whose history is thinned while the combiner learns."""
+EMPTY_NEWCOMERS = 0.5
+"""As many again, as a share of these, have none at all."""
+
 
 @dataclass(frozen=True)
 class RatingFit:
@@ -98,8 +103,19 @@ def _cross_fitted(
     settings: RatingSettings,
     rng: np.random.Generator,
 ) -> np.ndarray:
-    """Summaries of the held events by a model of all others, whose histories lack them too."""
+    """Summaries of the held events by a model of all others, whose histories lack them too.
+
+    Some users come with little or none of their history, as new users do: the combiner has to know them too.
+    """
     others = events.where(~held)
     model = build_model(dataset, others, scale, settings, rng)
-    histories = histories_of(others, dataset.n_users)
+    histories = histories_of(others.where(_shown(others.user_rows, dataset.n_users, rng)), dataset.n_users)
     return summarise_pairs(model, dataset, histories, events.user_rows[held], events.item_rows[held])
+
+
+def _shown(user_rows: np.ndarray, n_users: int, rng: np.random.Generator) -> np.ndarray:
+    """Which events stand in the histories, bool ``(events,)``: all of most users, few or none of newcomers."""
+    kept = np.where(rng.random(n_users) < NEWCOMERS, rng.random(n_users) ** 2, 1.0)
+    kept[rng.random(n_users) < NEWCOMERS * EMPTY_NEWCOMERS] = 0.0
+    shown: np.ndarray = rng.random(len(user_rows)) < kept[user_rows]
+    return shown

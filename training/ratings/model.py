@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from training.ratings.side import FEW_EVENTS
+
 SUMMARY = (
     "predicted", "log_variance", "user_bias", "item_bias", "user_activity", "item_activity",
     "user_mean", "user_deviation", "user_liked", "item_mean", "item_deviation", "item_liked",
@@ -94,7 +96,7 @@ class RatingModel(nn.Module):
         tables: ``item_features`` ``(I + 1, D + 1)`` = [1, vector], ``item_bias`` ``(I + 1,)``, ``item_variance``
             ``(I + 1, D + 1)`` of [bias, vector], ``item_directions`` ``(I + 1, S)`` (last row zero),
             ``item_statistics`` ``(I + 1, 4)``, ``user_codes`` ``(codes, D + 1)``, ``code_offsets`` int64 ``(F,)``,
-            ``user_dense`` ``(3 + S, D + 1)``, ``user_precision`` ``(D + 1,)``. Row I stands for an unknown item.
+            ``user_dense`` ``(3 + S, D + 1)``, ``spectral_mean`` ``(S,)``, ``user_precision`` ``(D + 1,)``. Row I stands for an unknown item.
         facts: Scalars.
     """
 
@@ -106,11 +108,12 @@ class RatingModel(nn.Module):
     user_codes: torch.Tensor
     code_offsets: torch.Tensor
     user_dense: torch.Tensor
+    spectral_mean: torch.Tensor
     user_precision: torch.Tensor
 
     TABLES = (
         "item_features", "item_bias", "item_variance", "item_directions", "item_statistics",
-        "user_codes", "code_offsets", "user_dense", "user_precision",
+        "user_codes", "code_offsets", "user_dense", "spectral_mean", "user_precision",
     )  # fmt: skip
 
     def __init__(self, tables: dict[str, torch.Tensor], facts: RatingFacts) -> None:
@@ -206,8 +209,10 @@ class RatingModel(nn.Module):
     ) -> torch.Tensor:
         """Prior mean of [bias, vector], ``(B, D + 1)``."""
         spectral = F.embedding(rows, self.item_directions).sum(1)  # (B, S), zero where padded
-        length = torch.clamp(present.sum(1, keepdim=True), min=1.0)
-        dense = torch.cat([torch.ones_like(activity), activity, activity**2, spectral / torch.sqrt(length)], 1)
+        count = present.sum(1, keepdim=True)
+        spectral = spectral / torch.sqrt(torch.clamp(count, min=1.0)) - self.spectral_mean
+        spectral = spectral * (count / (count + FEW_EVENTS))
+        dense = torch.cat([torch.ones_like(activity), activity, activity**2, spectral], 1)
         known = (user_features != 0).to(dense.dtype).unsqueeze(2)
         coded = (F.embedding(user_features + self.code_offsets, self.user_codes) * known).sum(1)
         return dense @ self.user_dense + coded

@@ -17,6 +17,8 @@ from core.features import UNKNOWN, FeatureTable
 OVERSAMPLING, POWER_STEPS = 8, 6
 ACTIVITY_COLUMNS = 3
 """Constant, activity, activity squared."""
+FEW_EVENTS = 5.0
+"""The spectral part of a row with so many events counts half."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,23 @@ def directions(interactions: sparse.csr_matrix, size: int, rng: np.random.Genera
     return Directions(items, users)
 
 
+def spectral_part(counts: np.ndarray, summed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Spectral columns of one side ``(n, S)``, and the mean ``(S,)`` that was taken off.
+
+    ``(sum / sqrt(n) - mean) * n / (n + 5)``: a row without events stands where the average row does.
+
+    Args:
+        counts: Events per row ``(n,)``.
+        summed: Sums of the other side's direction vectors over the row's events, ``(n, S)``.
+    """
+    scaled = summed / np.sqrt(np.maximum(counts, 1))[:, None]
+    mean = scaled[counts > 0].mean(0)
+    trust = counts / (counts + FEW_EVENTS)
+    return (scaled - mean) * trust[:, None], mean
+
+
 def side_columns(
-    features: FeatureTable, counts: np.ndarray, activity: Activity, summed: np.ndarray
+    features: FeatureTable, counts: np.ndarray, activity: Activity, spectral: np.ndarray
 ) -> sparse.csr_matrix:
     """All side columns of one side, ``(n, 3 + S + codes)``: activity, spectral part, attribute codes.
 
@@ -94,10 +111,9 @@ def side_columns(
         features: Attribute codes of the side.
         counts: Events per row ``(n,)``.
         activity: Scale of the counts.
-        summed: Sums of the other side's direction vectors over the row's events, ``(n, S)``.
+        spectral: See :func:`spectral_part`.
     """
     active = activity(counts)
-    spectral = summed / np.sqrt(np.maximum(counts, 1))[:, None]
     dense = np.column_stack([np.ones(len(counts)), active, active**2, spectral])
     return sparse.hstack([sparse.csr_matrix(dense), one_hot(features)], format="csr")
 
