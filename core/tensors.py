@@ -127,6 +127,13 @@ REASON_IDS = TensorSpec("reason_ids", DType.STRING, ("k", EXPLANATIONS), "the us
 REASON_SHARES = TensorSpec("reason_shares", DType.FP32, ("k", EXPLANATIONS), "their attention weights, 0..1")
 RELEASE = TensorSpec("release", DType.STRING, (1,), "id of the release that answered")
 
+# --- ratings: a model of its own beside the recommendations -----------------------------------------
+ASKED_ITEMS = TensorSpec("item_ids", DType.STRING, ("Q",), "external item ids to rate; '' pads")
+ASKED_ROWS = TensorSpec("item_rows", DType.INT64, ("Q",), "their rows; row I (n_items) where unknown or padded")
+ASKED_KNOWN = TensorSpec("item_known", DType.INT32, ("Q",), "1 where the catalogue has the item, else 0")
+RATINGS = TensorSpec("ratings", DType.FP32, ("Q",), "expected value on the scale of the data")
+LIKE_PROBABILITIES = TensorSpec("like_probabilities", DType.FP32, ("Q",), "probability of being liked, 0..1")
+
 MASKED = -1e30
 """Score of a forbidden or missing item. Finite, since infinities turn to NaN in 0 * inf and in fp16 casts."""
 
@@ -183,3 +190,38 @@ def graph_steps(sources: Sequence[str]) -> tuple[StepSpec, ...]:
 def steps(sources: Sequence[str]) -> tuple[StepSpec, ...]:
     """The ensemble's steps in order; the recall steps run in parallel."""
     return (CONTEXT, *graph_steps(sources), RESPOND)
+
+
+@dataclass(frozen=True)
+class Extra:
+    """A model that a release may serve beside ``recommend``: its ensemble, and the steps that are its own.
+
+    Attributes:
+        ensemble: Name, inputs and outputs.
+        own: Its steps after ``context``, in order.
+    """
+
+    ensemble: StepSpec
+    own: tuple[StepSpec, ...]
+
+    @property
+    def steps(self) -> tuple[StepSpec, ...]:
+        """All steps in order."""
+        return (CONTEXT, *self.own)
+
+
+RATE_ITEMS = StepSpec("rate_items", "python", (ASKED_ITEMS,), (ASKED_ROWS, ASKED_KNOWN, RELEASE))
+RATING = StepSpec(
+    "rating",
+    "onnxruntime",
+    (HISTORY_ROWS, HISTORY_VALUES, USER_FEATURES, ASKED_ROWS),
+    (RATINGS, LIKE_PROBABILITIES),
+)
+RATE = StepSpec(
+    "rate",
+    "ensemble",
+    (USER_ID, SESSION_ITEMS, EXCLUDE_ITEMS, ASKED_ITEMS),
+    (RATINGS, LIKE_PROBABILITIES, ASKED_KNOWN, RELEASE),
+)
+EXTRAS = {RATE.name: Extra(RATE, (RATE_ITEMS, RATING))}
+"""By name of the ensemble."""

@@ -14,7 +14,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from core.sections import ServingSettings
 from core.settings import ROOT, Settings
-from core.tensors import ENSEMBLE, DType, StepSpec, TensorSpec, steps
+from core.tensors import ENSEMBLE, EXTRAS, DType, StepSpec, TensorSpec, steps
 
 COMMITTED = ROOT / "model_repository"
 DEFAULT_FEATURES = 1
@@ -22,7 +22,7 @@ DEFAULT_FEATURES = 1
 WARMUP_HISTORY = 512
 """L of the large warm-up request; the small one has the smallest bucket."""
 HEADER = "# Rendered from core/tensors.py by `python -m export.config`; do not edit.\n"
-OTHER_AXES = {"S": 1, "X": 16}
+OTHER_AXES = {"S": 1, "X": 16, "Q": 16}
 """Warm-up widths of the dynamic axes that are neither B nor L."""
 
 
@@ -32,8 +32,9 @@ def render_configs(
     sizes: dict[str, int],
     max_batch: int,
     serving: ServingSettings | None = None,
+    extras: Sequence[str] = (),
 ) -> dict[str, str]:
-    """Text of config.pbtxt for each leaf and for the ensemble, by model name.
+    """Text of config.pbtxt for each leaf and each ensemble, by model name.
 
     Args:
         version: The release's version number; leaves serve only it and every ensemble step is pinned to it.
@@ -41,10 +42,15 @@ def render_configs(
         sizes: The axes that this release fixes: K, R, F. Others stay dynamic.
         max_batch: Largest batch of every model.
         serving: Instances, threads, queues; the defaults when None.
+        extras: Names in ``core.tensors.EXTRAS``.
     """
     serving = serving or ServingSettings()
-    configs = [leaf_config(spec, (version,), sizes, max_batch, serving) for spec in steps(sources)]
-    configs.append(ensemble_config(version, sources, sizes, max_batch))
+    leaves = (*steps(sources), *(spec for name in extras for spec in EXTRAS[name].own))
+    configs = [leaf_config(spec, (version,), sizes, max_batch, serving) for spec in leaves]
+    configs.append(ensemble_config(ENSEMBLE, steps(sources), version, sizes, max_batch))
+    configs += [
+        ensemble_config(EXTRAS[name].ensemble, EXTRAS[name].steps, version, sizes, max_batch) for name in extras
+    ]
     return {config.name: config_text(config) for config in configs}
 
 
@@ -77,17 +83,19 @@ def leaf_config(
     return config
 
 
-def ensemble_config(version: int, sources: Sequence[str], sizes: dict[str, int], max_batch: int) -> pb.ModelConfig:
-    """Config of the ensemble: every step pinned to ``version``, since unpinned steps mix two releases in one answer."""
+def ensemble_config(
+    ensemble: StepSpec, parts: Sequence[StepSpec], version: int, sizes: dict[str, int], max_batch: int
+) -> pb.ModelConfig:
+    """Config of an ensemble: every step pinned to ``version``, since unpinned steps mix two releases in one answer."""
     config = pb.ModelConfig(
-        name=ENSEMBLE.name,
+        name=ensemble.name,
         platform="ensemble",
         max_batch_size=max_batch,
-        input=[_input(tensor, sizes, ragged=False) for tensor in ENSEMBLE.inputs],
-        output=[pb.ModelOutput(name=t.name, data_type=_type(t.dtype), dims=t.dims(sizes)) for t in ENSEMBLE.outputs],
+        input=[_input(tensor, sizes, ragged=False) for tensor in ensemble.inputs],
+        output=[pb.ModelOutput(name=t.name, data_type=_type(t.dtype), dims=t.dims(sizes)) for t in ensemble.outputs],
         version_policy=pb.ModelVersionPolicy(specific=pb.ModelVersionPolicy.Specific(versions=[version])),
     )
-    for spec in steps(sources):
+    for spec in parts:
         step = config.ensemble_scheduling.step.add(model_name=spec.name, model_version=version)
         for tensor in spec.inputs:
             step.input_map[tensor.name] = tensor.name
@@ -110,7 +118,7 @@ def committed_configs() -> dict[Path, str]:
     """Path and wanted text of each committed config.pbtxt."""
     settings = Settings()
     texts = render_configs(
-        1, settings.recall.sources, default_sizes(settings), settings.export.max_batch, settings.serving
+        1, settings.recall.sources, default_sizes(settings), settings.export.max_batch, settings.serving, tuple(EXTRAS)
     )
     return {COMMITTED / name / "config.pbtxt": text for name, text in texts.items()}
 

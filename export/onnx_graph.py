@@ -56,6 +56,7 @@ def export_graph(
         "B": torch.export.Dim("B", min=1, max=max_batch),
         "L": torch.export.Dim("L", min=2, max=LONGEST_HISTORY),
         "X": torch.export.Dim("X", min=2, max=LONGEST_EXCLUDED),
+        "Q": torch.export.Dim("Q", min=1, max=LONGEST_EXCLUDED),
     }
     shapes = tuple(
         {0: axes["B"]} | {at: axes[axis] for at, axis in enumerate(tensor.shape, 1) if axis in axes}
@@ -130,7 +131,7 @@ def _check_value(path: Path, tensor: TensorSpec, value: onnx.ValueInfoProto) -> 
     _expect(path, f"rank of {tensor.name}", len(tensor.shape) + 1, len(dims))
     _expect(path, f"dynamic batch of {tensor.name}", True, bool(dims[0].dim_param))
     for axis, dim in zip(tensor.shape, dims[1:], strict=True):
-        dynamic = axis in ("L", "X")
+        dynamic = axis in ("L", "X", "Q")
         _expect(path, f"axis {axis} of {tensor.name} is dynamic", dynamic, bool(dim.dim_param))
 
 

@@ -30,6 +30,8 @@ RECALL_TOLERANCE = Tolerance(2e-4, 2e-4)
 TOLERANCES: dict[str, Tolerance] = {
     "ranked_scores": Tolerance(5e-4, 5e-4),  # standardising per user divides by a small spread
     "reason_weights": Tolerance(1e-4, 1e-3),
+    "ratings": Tolerance(2e-3, 2e-3),  # an inverse in float32, on the scale of the data
+    "like_probabilities": Tolerance(1e-3, 0),
 }
 
 

@@ -12,12 +12,15 @@ from core.histories import pad
 from core.progress import SILENT, Progress
 from core.settings import Settings
 from core.tensors import (
+    ASKED_ROWS,
     EXCLUDE_ROWS,
     HISTORY_AGES,
     HISTORY_KINDS,
     HISTORY_ROWS,
     HISTORY_VALUES,
     RANK,
+    RATE,
+    RATING,
     USER_FEATURES,
     StepSpec,
     graph_steps,
@@ -26,14 +29,19 @@ from export.onnx_graph import export_graph, fixed_axes
 from export.parity import Comparison, Feeds, as_report, check_parity, run_torch
 from training.models.ranker import load_ranker
 from training.models.recall import load_model
+from training.ratings.store import KIND as RATING_KIND
+from training.ratings.store import load_rating
 
 ODD_BATCH = 7
+ASKED_ITEMS = 23
+"""Items per user in a request for ratings."""
 
 
 def export_models(settings: Settings, progress: Progress = SILENT) -> Artifact:
     """Exports the newest ranker with the recall models and dataset it was trained on.
 
-    Writes recall_<source>.onnx, rank.onnx and parity.json.
+    So it does the newest rating model where that was trained on the same splits of the same dataset. Writes
+    recall_<source>.onnx, rank.onnx, rating.onnx and parity.json.
 
     Raises:
         ArtifactError: Nothing trained yet.
@@ -45,7 +53,9 @@ def export_models(settings: Settings, progress: Progress = SILENT) -> Artifact:
     sources = last.shape.sources
     data, *recall = (parent_artifact(ranker, var, kind) for kind in ("dataset", *sources))
     dataset = load_dataset(data)
-    modules: list[nn.Module] = [*map(load_model, recall), last]
+    rating = matching_rating(ranker, settings)
+    modules: list[nn.Module] = [*map(load_model, recall), last, *map(load_rating, rating)]
+    specs = (*graph_steps(sources), *(RATING for _ in rating))
     batches = sorted({1, 2, ODD_BATCH, settings.export.max_batch})
     feeds = [sample_requests(dataset, settings, batch) for batch in batches]
     with create_artifact(
@@ -53,12 +63,12 @@ def export_models(settings: Settings, progress: Progress = SILENT) -> Artifact:
         "graphs",
         settings={"export": settings.export.model_dump(mode="json")},
         seed=settings.train.seed,
-        parents=(data, *recall, ranker),
+        parents=(data, *recall, ranker, *rating),
     ) as draft:
         results: list[Comparison] = []
         sizes: dict[str, int] = {}
         with progress.bar("export", len(modules)) as bar:
-            for spec, module in zip(graph_steps(sources), modules, strict=True):
+            for spec, module in zip(specs, modules, strict=True):
                 path = draft.path / f"{spec.name}.onnx"
                 example = {t.name: torch.from_numpy(_example(feeds)[t.name]) for t in spec.inputs}
                 limits = {"opset": settings.export.opset, "max_batch": settings.export.max_batch}
@@ -69,7 +79,8 @@ def export_models(settings: Settings, progress: Progress = SILENT) -> Artifact:
                 sizes |= fixed_axes(path, spec)
                 bar.advance(note=spec.name)
         write_json(draft.path / "parity.json", as_report(results))
-        draft.tensors |= {"sizes": sizes, "n_items": dataset.n_items, "sources": sources}
+        extras = tuple(RATE.name for _ in rating)
+        draft.tensors |= {"sizes": sizes, "n_items": dataset.n_items, "sources": sources, "extras": extras}
         draft.metrics |= {
             "parity_worst": {
                 name: max(r.worst for r in results if r.output == name)
@@ -86,6 +97,17 @@ def export_models(settings: Settings, progress: Progress = SILENT) -> Artifact:
     return done
 
 
+def matching_rating(ranker: Artifact, settings: Settings) -> tuple[Artifact, ...]:
+    """The newest rating model, if it has learned from the same splits of the same dataset as the ranker; else none."""
+    folder = settings.paths.var / "artifacts" / RATING_KIND
+    if not any(folder.glob("[0-9]*/manifest.json")):
+        return ()
+    newest = latest_artifact(settings.paths.var, RATING_KIND)
+    same_data = newest.manifest.parents["dataset"] == ranker.manifest.parents["dataset"]
+    same_fit = newest.manifest.settings["train"]["fit"] == ranker.manifest.settings["train"]["fit"]
+    return (newest,) if same_data and same_fit else ()
+
+
 def sample_requests(dataset: Dataset, settings: Settings, batch: int) -> Feeds:
     """Real users as graph inputs: the one with the longest history, an empty one, then evenly spread ones."""
     histories = dataset.histories(settings.train.fit)
@@ -97,7 +119,9 @@ def sample_requests(dataset: Dataset, settings: Settings, batch: int) -> Feeds:
         padded.rows[-1], padded.exclude[-1] = dataset.n_items, dataset.n_items
         padded.ages[-1], padded.values[-1], padded.kinds[-1] = 0, 0, 0
         codes[-1] = 0
+    asked = np.arange(batch * ASKED_ITEMS).reshape(batch, ASKED_ITEMS) % (dataset.n_items + 1)  # unknown ones too
     return {
+        ASKED_ROWS.name: asked,
         HISTORY_ROWS.name: padded.rows,
         HISTORY_AGES.name: padded.ages,
         HISTORY_VALUES.name: padded.values,
@@ -117,6 +141,6 @@ def _inputs_of(spec: StepSpec, feed: Feeds) -> Feeds:
 
 
 def _outputs_of(module: nn.Module, spec: StepSpec, feed: Feeds) -> Feeds:
-    if spec.name == RANK:
+    if spec.name in (RANK, RATING.name):
         return {}
     return dict(zip((tensor.name for tensor in spec.outputs), run_torch(module.eval(), spec, feed), strict=True))

@@ -175,6 +175,22 @@ def report(
 
 
 @app.command()
+def rate(
+    user: Annotated[str, typer.Argument(help="External user id; an unknown one is rated as a new user.")],
+    items: Annotated[list[str], typer.Argument(help="External item ids.")],
+    session: Annotated[list[str] | None, typer.Option(help="Newest item of the session; repeat, oldest first.")] = None,
+    triton: Annotated[bool, typer.Option(help="Ask the running server instead of the graphs in process.")] = False,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+) -> None:
+    """Say what rating a user would give items, and how likely each is liked."""
+    from pipeline.rate import rate_items
+
+    rate_items(settings_from(config, set_), user, items, session or [], triton, json_, Console(highlight=False))
+
+
+@app.command()
 def demo(config: ConfigOption = None, set_: SetOption = None) -> None:
     """MovieLens in, recommendations out of a real Triton: the whole chain, then three users."""
     from pipeline.demo import run_demo

@@ -11,7 +11,7 @@ from core.artifacts import Artifact, create_artifact, latest_artifact, load_arti
 from core.dataset import Dataset, load_dataset
 from core.progress import SILENT, Progress
 from core.settings import ROOT, Settings
-from core.tensors import CONTEXT, ENSEMBLE, RESPOND, steps
+from core.tensors import CONTEXT, ENSEMBLE, EXTRAS, RATE_ITEMS, RESPOND, steps
 from export.config import render_configs
 from serving.lint import lint_repository
 from serving.release import GRAPH_FILE, REPOSITORY, STEP_FILE, ReleaseInfo
@@ -47,6 +47,7 @@ def assemble_release(settings: Settings, progress: Progress = SILENT) -> Artifac
             release_id=f"r{version:06d}",
             version=version,
             sources=sources,
+            extras=tuple(graphs.manifest.tensors["extras"]),
             sizes=graphs.manifest.tensors["sizes"],
             n_items=dataset.n_items,
             max_batch=graphs.manifest.settings["export"]["max_batch"],
@@ -57,14 +58,15 @@ def assemble_release(settings: Settings, progress: Progress = SILENT) -> Artifac
         info.write(draft.path)
         repository = draft.path / REPOSITORY
         _write_configs(repository, info, settings)
-        for spec in steps(sources):
+        for spec in (*steps(sources), *(own for name in info.extras for own in EXTRAS[name].own)):
             folder = repository / spec.name / str(version)
             if spec.backend == "python":
                 shutil.copyfile(MODEL_SOURCES / spec.name / "1" / STEP_FILE, folder / STEP_FILE)
             else:
                 shutil.copyfile(graphs.file(f"{spec.name}.onnx"), folder / GRAPH_FILE)
         _write_states(repository, info, dataset, fit)
-        info.write(repository / ENSEMBLE.name / str(version))  # Triton wants a version folder; artefacts list files
+        for name in (*info.extras, ENSEMBLE.name):
+            info.write(repository / name / str(version))  # Triton wants a version folder; artefacts list files
         lint_repository(repository)
         draft.tensors |= {
             "release_id": info.release_id,
@@ -90,7 +92,8 @@ def next_version(var: Path) -> int:
 
 
 def _write_configs(repository: Path, info: ReleaseInfo, settings: Settings) -> None:
-    for name, text in render_configs(info.version, info.sources, info.sizes, info.max_batch, settings.serving).items():
+    texts = render_configs(info.version, info.sources, info.sizes, info.max_batch, settings.serving, extras=info.extras)
+    for name, text in texts.items():
         (repository / name / str(info.version)).mkdir(parents=True)
         (repository / name / "config.pbtxt").write_text(text, encoding="utf-8")
 
@@ -102,3 +105,6 @@ def _write_states(repository: Path, info: ReleaseInfo, dataset: Dataset, fit: tu
     histories = dataset.histories(fit)
     write_context_state(folders[CONTEXT], info.release_id, catalogue, dataset.users, histories, dataset.user_features)
     write_respond_state(folders[RESPOND], info.release_id, catalogue)
+    asked = repository / RATE_ITEMS.name / str(info.version)
+    if asked.is_dir():
+        write_respond_state(asked, info.release_id, catalogue)

@@ -22,7 +22,15 @@ from tritonclient.grpc import model_config_pb2 as pb
 from core.artifacts import MANIFEST, load_artifact, sha256_of, sync_folder
 from core.errors import ReleaseError
 from core.tensors import ENSEMBLE
-from serving.lint import CONFIG_FILE, lint_repository, models_of, pinned_version, read_config, signature
+from serving.lint import (
+    CONFIG_FILE,
+    ensembles_of,
+    lint_repository,
+    models_of,
+    pinned_version,
+    read_config,
+    signature,
+)
 from serving.release import REPOSITORY, STEP_FILE, VERSION_NAME, ReleaseInfo, read_release
 
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
@@ -100,7 +108,8 @@ def _replace_all(source: Path, repository: Path, staging: Path, after: AfterStep
 
 
 def _add_version(source: Path, repository: Path, staging: Path, old: int, new: int, after: AfterStep) -> None:
-    *leaves, _ = models = models_of(source)
+    models, ensembles = models_of(source), ensembles_of(source)
+    leaves = [name for name in models if name not in ensembles]
     for name in models:
         _install_version(source / name / str(new), repository / name / str(new), staging, is_live=new == old)
         after(f"version of {name}")
@@ -110,8 +119,9 @@ def _add_version(source: Path, repository: Path, staging: Path, old: int, new: i
         config.version_policy.specific.versions.extend(sorted({old, new}))
         _replace_config(config, repository / name, staging)
         after(f"config of {name}")
-    _replace_config(read_config(source / ENSEMBLE.name), repository / ENSEMBLE.name, staging)
-    after("flipped")
+    for name in ensembles:  # recommend, by which a release counts as live, is the last
+        _replace_config(read_config(source / name), repository / name, staging)
+        after("flipped" if name == ENSEMBLE.name else f"config of {name}")
     for name in models:
         for folder in (repository / name).iterdir():
             if VERSION_NAME.fullmatch(folder.name) and int(folder.name) not in (old, new):

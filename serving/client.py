@@ -181,13 +181,13 @@ class AsyncConchClient:
         await self.close()
 
 
-def explain(error: Exception, address: str, deadline_seconds: float) -> ConchError:
+def explain(error: Exception, address: str, deadline_seconds: float, model: str = ENSEMBLE.name) -> ConchError:
     """What an error of the transport or of Triton means, and what to do about it."""
     status = error.status() or "" if isinstance(error, InferenceServerException) else ""
     message = (error.message() if isinstance(error, InferenceServerException) else str(error)) or repr(error)
     code = status.rpartition(".")[2]
     if code in ("INVALID_ARGUMENT", "400"):
-        return RequestError("the server refused the request", where=ENSEMBLE.name, found=message)
+        return RequestError("the server refused the request", where=model, found=message)
     if "queue size" in message or ("timeout" in message.lower() and "queue" in message.lower()):
         return ServerError("the server is too busy", where=address, found=message, next_step="try again later")
     if code in ("DEADLINE_EXCEEDED", "499") or isinstance(error, TimeoutError):
@@ -198,7 +198,7 @@ def explain(error: Exception, address: str, deadline_seconds: float) -> ConchErr
         return ServerError("no server answers", where=address, found=message, next_step="make serve")
     if code in ("NOT_FOUND", "404") or "unknown model" in message:
         return ServerError(
-            f"the server does not serve {ENSEMBLE.name}", where=address, found=message, next_step="conch activate"
+            f"the server does not serve {model}", where=address, found=message, next_step="conch activate"
         )
     return ServerError("the server failed", where=address, found=f"{code} {message}".strip())
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from core.sections import ServingSettings
 from core.settings import ROOT
-from core.tensors import ENSEMBLE
+from serving.lint import ensembles_of
 from serving.wheel import ServerFiles
 
 ADMIN_HEADER = "conch-admin"
@@ -29,12 +29,12 @@ class Launch:
     environment: dict[str, str]
 
 
-def server_arguments(repository: str, settings: ServingSettings, secret: str) -> list[str]:
-    """Arguments that the wheel's server and the container share."""
+def server_arguments(repository: Path, served: str, settings: ServingSettings, secret: str) -> list[str]:
+    """Arguments that the wheel's server and the container share; the latter sees the repository as ``served``."""
     return [
-        f"--model-repository={repository}",
+        f"--model-repository={served}",
         "--model-control-mode=explicit",
-        f"--load-model={ENSEMBLE.name}",
+        *(f"--load-model={name}" for name in ensembles_of(repository)),
         "--disable-auto-complete-config",
         "--exit-on-error=true",
         f"--http-address={settings.host}",
@@ -71,7 +71,7 @@ def wheel_launch(
     """
     command = [
         str(files.binary),
-        *server_arguments(str(repository.resolve()), settings, secret),
+        *server_arguments(repository, str(repository.resolve()), settings, secret),
         f"--backend-directory={backends.resolve()}",
         f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
         "--allow-gpu-metrics=" + ("true" if settings.device == "cuda" else "false"),
@@ -93,7 +93,7 @@ def container_launch(repository: Path, settings: ServingSettings, secret: str) -
     served = "/models"
     ports = (settings.http_port, settings.grpc_port, settings.metrics_port)
     inside = settings.model_copy(update={"host": "0.0.0.0"})  # published on the host's address only
-    start = ["tritonserver", *server_arguments(served, inside, secret)]
+    start = ["tritonserver", *server_arguments(repository, served, inside, secret)]
     command = [
         shutil.which("docker") or "docker", "run", "--rm",
         "--name", f"conch-triton-{settings.grpc_port}", "--shm-size=1g",

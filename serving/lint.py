@@ -13,7 +13,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from core.errors import ReleaseError
-from core.tensors import ENSEMBLE, RANK, RECALL_PREFIX, steps
+from core.tensors import ENSEMBLE, EXTRAS, RANK, RATE, RATE_ITEMS, RATING, RECALL_PREFIX, steps
 from serving.release import GRAPH_FILE, RELEASE_FILE, STEP_FILE, VERSION_NAME
 from serving.state import HISTORY_FILE, STATE_FILE, VOCABULARY_FILE
 
@@ -23,6 +23,9 @@ VERSION_FILES: dict[str, frozenset[str]] = {
     "respond": frozenset({STEP_FILE, VOCABULARY_FILE, STATE_FILE}),
     RANK: frozenset({GRAPH_FILE}),
     ENSEMBLE.name: frozenset({RELEASE_FILE}),
+    RATE_ITEMS.name: frozenset({STEP_FILE, VOCABULARY_FILE, STATE_FILE}),
+    RATING.name: frozenset({GRAPH_FILE}),
+    RATE.name: frozenset({RELEASE_FILE}),
 }
 """What each model's version folder holds, a recall step's being as rank's: this, and Python's compiled files."""
 COMPILED = "__pycache__"
@@ -52,11 +55,14 @@ def lint_repository(repository: Path) -> None:
     configs = {name: read_config(repository / name) for name in models}
     for name, config in configs.items():
         _lint_model(repository / name, config)
-    _lint_ensemble(repository / ENSEMBLE.name / CONFIG_FILE, configs)
+    for ensemble in ensembles_of(repository):
+        _lint_ensemble(repository / ensemble / CONFIG_FILE, configs)
+    pins = {pinned_version(configs[name], repository / name) for name in ensembles_of(repository)}
+    _expect(repository, "number of versions that the ensembles are pinned to", 1, len(pins))
 
 
 def models_of(repository: Path) -> tuple[str, ...]:
-    """Names of the models that a repository should hold: the ensemble's steps in order, then the ensemble.
+    """Names of the models that a repository should hold: all steps in order, then the ensembles, ``recommend`` last.
 
     Raises:
         ReleaseError: The ensemble's config cannot be read, or has no recall step.
@@ -68,7 +74,14 @@ def models_of(repository: Path) -> tuple[str, ...]:
         raise ReleaseError("ensemble has no recall step", where=str(path / CONFIG_FILE), found=", ".join(named))
     wanted = [spec.name for spec in steps(sources)]
     _expect(path / CONFIG_FILE, "steps", wanted, named)
-    return (*wanted, ENSEMBLE.name)
+    *extras, last = ensembles_of(repository)
+    own = [spec.name for name in extras for spec in EXTRAS[name].own]
+    return (*wanted, *own, *extras, last)
+
+
+def ensembles_of(repository: Path) -> tuple[str, ...]:
+    """Names of the models that a server loads: the extra ensembles that are there, then ``recommend``."""
+    return (*(name for name in EXTRAS if (repository / name).is_dir()), ENSEMBLE.name)
 
 
 def read_config(model: Path) -> pb.ModelConfig:
@@ -150,7 +163,7 @@ def _lint_version(folder: Path, files: frozenset[str]) -> None:
 
 
 def _lint_ensemble(path: Path, configs: dict[str, pb.ModelConfig]) -> None:
-    ensemble = configs[ENSEMBLE.name]
+    ensemble = configs[path.parent.name]
     version = pinned_version(ensemble, path)
     scheduled = ensemble.ensemble_scheduling.step
     tensors = dict(signature(ensemble).inputs)

@@ -7,6 +7,9 @@ Its files:
     repository/context/<version>/                   model.py, vocabulary.parquet, history.sqlite, state.json
     repository/respond/<version>/                   model.py, vocabulary.parquet, state.json
     repository/recommend/<version>/release.json     a copy: the ensemble's version folder may not be missing
+    repository/rate_items/<version>/                model.py, vocabulary.parquet, state.json    | only where the
+    repository/rating/<version>/model.onnx                                                      | release serves
+    repository/rate/<version>/release.json          a copy                                      | ratings
 """
 
 from __future__ import annotations
@@ -40,6 +43,8 @@ class ReleaseInfo(BaseModel):
     """Name of the release's version folder in every model."""
     sources: tuple[str, ...] = Field(min_length=1)
     """Recall sources in order."""
+    extras: tuple[str, ...] = ()
+    """Models served beside ``recommend``, see ``core.tensors.EXTRAS``."""
     sizes: dict[str, int]
     """The axes that this release fixes: K, R, F."""
     n_items: int = Field(ge=1)

@@ -9,7 +9,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from core.sections import ServingSettings
-from core.tensors import ENSEMBLE, steps
+from core.tensors import ENSEMBLE, EXTRAS, steps
 from export.config import COMMITTED, committed_configs, render_configs
 
 SOURCES = ("mf", "gat")
@@ -27,9 +27,11 @@ def test_committed_folder_holds_configs_and_thin_steps_only() -> None:
         for path in COMMITTED.rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    configs = {f"{spec.name}/config.pbtxt" for spec in (*steps(SOURCES), ENSEMBLE)}
-    assert found == configs | {"context/1/model.py", "respond/1/model.py", "README.md"}
-    for name in ("context", "respond"):
+    extras = [spec for extra in EXTRAS.values() for spec in (*extra.own, extra.ensemble)]
+    configs = {f"{spec.name}/config.pbtxt" for spec in (*steps(SOURCES), ENSEMBLE, *extras)}
+    python = ("context", "respond", "rate_items")
+    assert found == configs | {f"{name}/1/model.py" for name in python} | {"README.md"}
+    for name in python:
         assert len((COMMITTED / name / "1" / "model.py").read_text().splitlines()) <= 60
 
 
@@ -88,3 +90,18 @@ def test_each_source_has_its_step_and_feeds_rank() -> None:
     rank = text_format.Parse(configs["rank"], pb.ModelConfig())
     candidates = [tensor.name for tensor in rank.input if list(tensor.dims) == [7]]
     assert candidates == ["gat_rows", "gat_scores", "ease_rows", "ease_scores", "mf_rows", "mf_scores"]
+
+
+def test_extra_ensembles_are_pinned_and_feed_every_input_of_their_steps() -> None:
+    configs = {
+        name: text_format.Parse(text, pb.ModelConfig())
+        for name, text in render_configs(4, SOURCES, SIZES, 8, extras=tuple(EXTRAS)).items()
+    }
+    for name in EXTRAS:
+        made = {tensor.name for tensor in configs[name].input}
+        for step in configs[name].ensemble_scheduling.step:
+            assert step.model_version == 4
+            assert {tensor.name for tensor in configs[step.model_name].input} == set(step.input_map)
+            assert set(step.input_map.values()) <= made
+            made |= set(step.output_map.values())
+        assert {tensor.name for tensor in configs[name].output} <= made

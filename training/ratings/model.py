@@ -96,7 +96,8 @@ class RatingModel(nn.Module):
         tables: ``item_features`` ``(I + 1, D + 1)`` = [1, vector], ``item_bias`` ``(I + 1,)``, ``item_variance``
             ``(I + 1, D + 1)`` of [bias, vector], ``item_directions`` ``(I + 1, S)`` (last row zero),
             ``item_statistics`` ``(I + 1, 4)``, ``user_codes`` ``(codes, D + 1)``, ``code_offsets`` int64 ``(F,)``,
-            ``user_dense`` ``(3 + S, D + 1)``, ``spectral_mean`` ``(S,)``, ``user_precision`` ``(D + 1,)``. Row I stands for an unknown item.
+            ``user_dense`` ``(3 + S, D + 1)``, ``spectral_mean`` ``(S,)``, ``user_precision``
+            ``(D + 1,)``. Row I stands for an unknown item.
         facts: Scalars.
     """
 
