@@ -95,12 +95,14 @@ def ensemble_config(
         output=[pb.ModelOutput(name=t.name, data_type=_type(t.dtype), dims=t.dims(sizes)) for t in ensemble.outputs],
         version_policy=pb.ModelVersionPolicy(specific=pb.ModelVersionPolicy.Specific(versions=[version])),
     )
+    used = {tensor.name for spec in parts for tensor in spec.inputs} | {tensor.name for tensor in ensemble.outputs}
     for spec in parts:
         step = config.ensemble_scheduling.step.add(model_name=spec.name, model_version=version)
         for tensor in spec.inputs:
             step.input_map[tensor.name] = tensor.name
         for tensor in spec.outputs:
-            step.output_map[tensor.name] = tensor.name
+            if tensor.name in used:  # Triton 2.51 refuses an ensemble that maps a tensor which nothing reads
+                step.output_map[tensor.name] = tensor.name
     return config
 
 

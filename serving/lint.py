@@ -184,7 +184,8 @@ def _lint_ensemble(path: Path, configs: dict[str, pb.ModelConfig]) -> None:
                 found=str(ensemble.max_batch_size),
             )
         for name, kind in signature(leaf).outputs.items():
-            tensors[step.output_map[name]] = kind
+            if name in step.output_map:
+                tensors[step.output_map[name]] = kind
     for step in scheduled:
         wanted = signature(configs[step.model_name]).inputs
         for name, kind in wanted.items():

@@ -99,9 +99,12 @@ def test_extra_ensembles_are_pinned_and_feed_every_input_of_their_steps() -> Non
     }
     for name in EXTRAS:
         made = {tensor.name for tensor in configs[name].input}
+        read = {tensor.name for tensor in configs[name].output}
         for step in configs[name].ensemble_scheduling.step:
             assert step.model_version == 4
             assert {tensor.name for tensor in configs[step.model_name].input} == set(step.input_map)
             assert set(step.input_map.values()) <= made
             made |= set(step.output_map.values())
+            read |= set(step.input_map.values())
+        assert made <= read, "Triton refuses tensors that nothing reads"
         assert {tensor.name for tensor in configs[name].output} <= made
