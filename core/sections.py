@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -54,6 +54,47 @@ class DataSettings(Section):
     synthetic_events: int = Field(50_000, ge=10)
     seed: int = 0
     """Seed of the synthetic generator."""
+
+
+Statistic = Literal["popularity", "recent_popularity", "returning_popularity", "trend", "age", "mean_value"]
+
+
+class FeatureSpec(Section):
+    """One attribute made from the columns of a table, see training/data/derive.py."""
+
+    column: str = ""
+    """Column it is read from; empty for a cross."""
+    name: str = ""
+    """Its name; the column's, or the parts' joined by " x ", when empty."""
+    kind: Literal["auto", "category", "tags", "number", "year", "date", "hash", "cross"] = "auto"
+    """auto detects as without a spec; year finds one in a text (Toy Story (1995)); hash is for huge vocabularies."""
+    buckets: int = Field(10, ge=0)
+    """number, year: how many; 0 takes each value as it is. hash: how many."""
+    scale: Literal["quantile", "linear", "log"] = "quantile"
+    """number, year: buckets hold equally many rows, or are equally wide, or equally wide in log(1 + value)."""
+    edges: tuple[float, ...] = ()
+    """number, year: bounds between buckets, ascending, instead of ``buckets``."""
+    part: Literal["year", "month", "weekday", "hour"] = "year"
+    """date: which part of a time (UTC)."""
+    min_count: int = Field(1, ge=1)
+    """Values in fewer rows are unknown."""
+    of: tuple[str, ...] = ()
+    """cross: two or more columns, or names of specs before this one; tags cannot be crossed."""
+
+
+class FeatureSettings(Section):
+    """Which columns are used, and how. Without specs every column is used as what it looks like."""
+
+    items: tuple[FeatureSpec, ...] = ()
+    """Item attributes, for example {column = "title", kind = "year", buckets = 8}; all columns when empty."""
+    users: tuple[FeatureSpec, ...] = ()
+    """User attributes; all columns when empty."""
+    skip_items: tuple[str, ...] = ()
+    """Item attributes that are not used, by name."""
+    skip_users: tuple[str, ...] = ()
+    """User attributes that are not used, by name."""
+    statistics: tuple[Statistic, ...] = get_args(Statistic)
+    """Item columns made from the events that the ranker uses."""
 
 
 class TrainSettings(Section):

@@ -20,6 +20,7 @@ from core.sections import (
     EaseSettings,
     EvaluateSettings,
     ExportSettings,
+    FeatureSettings,
     GatSettings,
     MfSettings,
     MixSettings,
@@ -44,6 +45,7 @@ class Settings(BaseModel):
 
     paths: PathSettings = PathSettings()
     data: DataSettings = DataSettings()
+    features: FeatureSettings = FeatureSettings()
     train: TrainSettings = TrainSettings()
     mf: MfSettings = MfSettings()
     spectral: SpectralSettings = SpectralSettings()

@@ -36,6 +36,9 @@ def _toml(value: Any) -> str:
         return repr(value)
     if isinstance(value, str | Path):
         return json.dumps(str(value), ensure_ascii=False)  # TOML's basic strings take JSON's escapes
+    if isinstance(value, BaseModel):
+        given = ((name, getattr(value, name)) for name in type(value).model_fields if name in value.model_fields_set)
+        return f"{{{', '.join(f'{name} = {_toml(entry)}' for name, entry in given)}}}"
     if isinstance(value, tuple | list):
         return f"[{', '.join(_toml(entry) for entry in value)}]"
     raise TypeError(f"no TOML form for {type(value).__name__}")

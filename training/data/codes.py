@@ -50,7 +50,13 @@ class Fitted:
     skipped: dict[str, str]
 
 
-def fit_features(columns: pa.Table, rows: np.ndarray, total: int, leave: tuple[str, ...] = ()) -> Fitted:
+def fit_features(
+    columns: pa.Table,
+    rows: np.ndarray,
+    total: int,
+    leave: tuple[str, ...] = (),
+    categories: frozenset[str] = frozenset(),
+) -> Fitted:
     """Learns codes from a table and lays them out by row.
 
     Codes are learned from all rows: attributes are known before any event, so nothing leaks from the later splits.
@@ -60,6 +66,7 @@ def fit_features(columns: pa.Table, rows: np.ndarray, total: int, leave: tuple[s
         rows: Where each of the n rows belongs, int64; rows without attributes stay UNKNOWN.
         total: Rows of the result.
         leave: Columns that are no attributes, such as the title.
+        categories: Text columns that are categories, whatever they look like.
     """
     found: list[Coded] = []
     skipped: dict[str, str] = {}
@@ -67,7 +74,8 @@ def fit_features(columns: pa.Table, rows: np.ndarray, total: int, leave: tuple[s
         if name in leave:
             skipped[name] = "shown to people, not an attribute"
             continue
-        coded = _code(name, columns[name].combine_chunks())
+        cells = columns[name].combine_chunks()
+        coded = _category(name, cells, told=True) if name in categories else _code(name, cells)
         if isinstance(coded, str):
             skipped[name] = coded
         else:
@@ -101,13 +109,14 @@ def _code(name: str, cells: pa.Array) -> Coded | str:
     return _category(name, cells.cast(pa.string()))
 
 
-def _category(name: str, cells: pa.Array) -> Coded | str:
+def _category(name: str, cells: pa.Array, *, told: bool = False) -> Coded | str:
+    """``told``: somebody said so, so that many different values are no reason to leave it out."""
     known = len(cells) - cells.null_count
     values = pc.value_counts(cells.drop_null())
     distinct = len(values)
     if distinct <= 1:
         return "empty" if known == 0 else "one value throughout"
-    if distinct > max(FEWEST_DISTINCT, DISTINCT_SHARE * known):
+    if not told and distinct > max(FEWEST_DISTINCT, DISTINCT_SHARE * known):
         return f"{distinct:,} different values in {known:,} rows"
     codebook = _by_frequency(values)
     codes = _look_up(cells, codebook)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -17,8 +17,10 @@ from core.artifacts import Artifact, create_artifact, write_json
 from core.dataset import SPLITS
 from core.errors import SettingsError
 from core.progress import SILENT, Progress
+from core.sections import FeatureSettings
 from core.settings import Settings
 from training.data.codes import Fitted, fit_features
+from training.data.derive import derive_columns
 from training.data.encode import Encoding, Kinds, Standardised, encode_kinds, fit_vocabulary, standardise
 from training.data.raw import RawAttributes, RawData
 from training.data.report import first_bad_rows, report_of, summary_line
@@ -59,15 +61,18 @@ def build_dataset(
     values = standardise(_raw_values(raw, selection), selection.is_train)
     kinds = encode_kinds(raw.events.kinds, selection.places)
     with create_artifact(
-        settings.paths.var, "dataset", settings={"data": data.model_dump(mode="json")}, seed=data.seed
+        settings.paths.var,
+        "dataset",
+        settings={name: getattr(settings, name).model_dump(mode="json") for name in ("data", "features")},
+        seed=data.seed,
     ) as draft:
         pq.write_table(
             _events_table(raw, selection, users, items, values, kinds),
             draft.path / "events.parquet",
             compression="zstd",
         )
-        user_features = _write_side(draft.path, "user", users, raw.users, ())
-        item_features = _write_side(draft.path, "item", items, raw.items, (data.title_column,))
+        user_features = _write_side(draft.path, "user", users, raw.users, (), settings.features)
+        item_features = _write_side(draft.path, "item", items, raw.items, (data.title_column,), settings.features)
         draft.tensors.update(_facts(raw, selection, users, items, values, kinds))
         report = report_of(data.source, raw, selection, draft.tensors, user_features, item_features)
         draft.metrics.update(report)
@@ -103,7 +108,12 @@ def _events_table(
 
 
 def _write_side(
-    folder: Path, noun: str, encoding: Encoding, attributes: RawAttributes | None, titles: tuple[str, ...]
+    folder: Path,
+    noun: Literal["user", "item"],
+    encoding: Encoding,
+    attributes: RawAttributes | None,
+    titles: tuple[str, ...],
+    features: FeatureSettings,
 ) -> Fitted:
     """Writes <noun>s.parquet and <noun>_features.npz."""
     ids = encoding.ids
@@ -118,7 +128,8 @@ def _write_side(
         title = pc.fill_null(_known_text(table, titles), ids)
         kept = [name for name in table.column_names if name not in (*titles, "title")]
         table = table.select(kept).add_column(1, "title", title)
-    fitted = fit_features(given, rows, len(ids), leave=titles)
+    derived = derive_columns(given, features, noun, titles)
+    fitted = fit_features(derived.columns, rows, len(ids), derived.leave, derived.categories)
     pq.write_table(table, folder / f"{noun}s.parquet", compression="zstd")
     fitted.table.save(folder / f"{noun}_features.npz")
     return fitted

@@ -68,7 +68,9 @@ def fit_ranker(
     events = dataset.events.of_splits(settings.train.fit)
     rng = np.random.default_rng(seed)
     windows = label_windows(events, has_times=dataset.has_times, share=settings.ranker.window_share, rng=rng)
-    shipped = item_tables(dataset, events, recall.item_vectors, settings.ranker.content_dimension)
+    shipped = item_tables(
+        dataset, events, recall.item_vectors, settings.ranker.content_dimension, settings.features.statistics
+    )
     ranker = _new_ranker(_shape(dataset, settings, shipped, recall), shipped, seed)
     examples = [
         _examples(dataset, window, settings, seed, rng, progress, fit_recall)
@@ -113,7 +115,9 @@ def _examples(
     fit_recall: FitRecall,
 ) -> Examples:
     recall = fit_recall(dataset, window.past, settings, seed, progress)
-    tables = item_tables(dataset, window.past, recall.item_vectors, settings.ranker.content_dimension)
+    tables = item_tables(
+        dataset, window.past, recall.item_vectors, settings.ranker.content_dimension, settings.features.statistics
+    )
     liked = settings.ranker.target == "liked" and dataset.has_values
     relevant = is_liked(dataset, window.future) if liked else np.ones(len(window.future), dtype=bool)
     return build_examples(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from scipy import sparse
@@ -22,7 +24,9 @@ PRIOR_EVENTS = 10.0
 OVERSAMPLING, POWER_STEPS = 8, 6
 
 
-def item_tables(dataset: Dataset, events: Events, vectors: Tensor, content_dimension: int) -> ItemTables:
+def item_tables(
+    dataset: Dataset, events: Events, vectors: Tensor, content_dimension: int, used: Sequence[str] = STATISTICS
+) -> ItemTables:
     """Tables of one fit.
 
     Args:
@@ -30,14 +34,17 @@ def item_tables(dataset: Dataset, events: Events, vectors: Tensor, content_dimen
         events: What the fit may know.
         vectors: ``(I + 1, D)`` item vectors of the recall fitted on ``events``.
         content_dimension: Width of the content vectors.
+        used: Statistics that are used; the columns of others are 0.
     """
+    statistics = item_statistics(events, dataset.n_items, has_times=dataset.has_times)
+    statistics[:, [name not in used for name in STATISTICS]] = 0.0
     codes = dataset.item_features.codes
     padded = np.full((dataset.n_items + 1, max(1, codes.shape[1])), UNKNOWN, dtype=np.int64)
     padded[:-1, : codes.shape[1]] = codes
     return ItemTables(
         vectors,
         torch.from_numpy(_with_padding(content_vectors(dataset.item_features, content_dimension))),
-        torch.from_numpy(_with_padding(item_statistics(events, dataset.n_items, has_times=dataset.has_times))),
+        torch.from_numpy(_with_padding(statistics)),
         torch.from_numpy(padded),
     )
 

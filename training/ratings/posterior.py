@@ -111,20 +111,28 @@ class _Side:
 
     def update(self, other: Moments, centre: np.ndarray, precision: np.ndarray, noise: float) -> tuple[Moments, float]:
         """The posterior given the other side, and what it adds to the expected squared error."""
-        features, width = other.features, other.mean.shape[1]
-        outer = (features[:, :, None] * features[:, None, :]).reshape(-1, width * width)
-        outer_sum = (self.pattern @ outer).reshape(-1, width, width)
-        spread_sum = (self.pattern @ other.feature_covariance.reshape(-1, width * width)).reshape(-1, width, width)
+        features = other.features
+        spread_sum = self._sum_of(other.feature_covariance)
+        precision_sum = self._sum_of(features[:, :, None] * features[:, None, :]) + spread_sum
         crossed = self.pattern @ other.bias_covariance
-        covariance = np.linalg.inv(noise * (outer_sum + spread_sum) + np.diag(precision))
+        covariance = np.linalg.inv(noise * precision_sum + np.diag(precision))
         explained = self.values @ features - self.pattern @ (other.mean[:, :1] * features) - crossed
         mean = np.einsum("nij,nj->ni", covariance, noise * explained + centre * precision)
         moments = Moments(mean, covariance)
         # Variance of [b, x].[1, y] + b_i over both posteriors, summed over the events.
         own = moments.features
-        total = (covariance * (outer_sum + spread_sum)).sum() + np.einsum("ni,nij,nj->", own, spread_sum, own)
+        total = (covariance * precision_sum).sum() + np.einsum("ni,nij,nj->", own, spread_sum, own)
         total += (self.pattern @ other.covariance[:, 0, 0]).sum() + 2 * (crossed * own).sum()
         return moments, float(total)
+
+    def _sum_of(self, matrices: np.ndarray) -> np.ndarray:
+        """Sums of the other side's symmetric matrices ``(m, w, w)`` over each row's events, ``(n, w, w)``."""
+        width = matrices.shape[1]
+        upper = np.triu_indices(width)
+        place = np.zeros((width, width), dtype=np.int64)
+        place[upper] = place.T[upper] = np.arange(len(upper[0]))
+        summed: np.ndarray = (self.pattern @ matrices[:, upper[0], upper[1]])[:, place]
+        return summed
 
 
 def fit_posterior(
