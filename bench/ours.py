@@ -20,6 +20,7 @@ from bench.rows import Row, Run, Say, missing
 from bench.scoring import LONGEST, BadListsError, Question, check_lists
 from core.artifacts import Artifact, latest_artifact, sha256_of
 from core.dataset import Dataset
+from core.errors import ArtifactError
 from core.settings import DEFAULT_FILE, ROOT, Settings, load_settings
 from pipeline.measure import fuse
 
@@ -92,11 +93,20 @@ def dataset_artifact(chain: Chain, resume: bool) -> Artifact:
     stamps = [[stat.st_size, stat.st_mtime_ns] for stat in files]
     key = digest([data.model_dump(mode="json"), stamps, code_digest(("core", "training/data"))])
     folder = chain.folder / f"dataset-{key}"
-    if not (resume and find(folder) and (chain.var / "artifacts" / "dataset").is_dir()):
+    done = find(folder) if resume else None
+    if done is None or not _is_newest(chain, done["run_id"]):
         folder.mkdir(parents=True, exist_ok=True)
         chain.run("dataset")
-        finish(folder, {})
+        finish(folder, {"run_id": latest_artifact(chain.var, "dataset").manifest.run_id})
     return latest_artifact(chain.var, "dataset")
+
+
+def _is_newest(chain: Chain, run_id: str) -> bool:
+    """Whether training would take this dataset: the newest one."""
+    try:
+        return latest_artifact(chain.var, "dataset").manifest.run_id == run_id
+    except ArtifactError:
+        return False
 
 
 def run_ours(

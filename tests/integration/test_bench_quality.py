@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from bench.ours import Chain, dataset_artifact
 from bench.quality import INCOMPLETE, app
 from tests.integration.own_files import OwnFiles, write_own_files
 
@@ -74,6 +75,17 @@ def test_resume_trains_nothing_again(files: OwnFiles, run: tuple[Path, Result]) 
     done = bench(files, folder, "--only", "conch,popularity,GF-CF", "--allow-missing", "--resume")
     assert done.exit_code == 0, done.output
     assert {file: file.stat().st_mtime_ns for file in (folder / "work").rglob("done.json")} == before
+
+
+def test_dataset_is_made_again_when_a_newer_one_lies_before_it(files: OwnFiles, tmp_path: Path) -> None:
+    data = tuple(text for text in files.overrides(tmp_path) if text.startswith("data."))
+    chain = Chain((), data, (), tmp_path, 1)
+    first = dataset_artifact(chain, resume=True)
+    assert dataset_artifact(chain, resume=True).manifest.run_id == first.manifest.run_id
+    other = dataset_artifact(Chain((), data, ("data.min_user_events=6",), tmp_path, 1), resume=True)
+    again = dataset_artifact(chain, resume=True)
+    assert again.manifest.run_id not in (first.manifest.run_id, other.manifest.run_id)
+    assert again.manifest.tensors == first.manifest.tensors != other.manifest.tensors
 
 
 def test_rows_left_out_make_the_exit_code_say_so(files: OwnFiles, run: tuple[Path, Result]) -> None:
