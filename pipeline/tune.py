@@ -12,7 +12,7 @@ from training.tuning.outcome import Outcome
 from training.tuning.results import cost, figure, told
 from training.tuning.stage import Request, tune
 
-SHOWN = 5
+SHOWN = 3
 """Trials in the table."""
 
 

@@ -72,10 +72,14 @@ def cost(candidate: Candidate) -> str:
 
 
 def told(values: Mapping[str, Any]) -> str:
-    """Settings in one line, floats at four digits."""
-    return ", ".join(
-        f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in values.items()
-    )
+    """Settings in one line, floats at four digits; a section that all share is left out."""
+    shared = {key.split(".")[0] for key in values}
+    cut = f"{shared.pop()}." if len(shared) == 1 else ""
+    return ", ".join(f"{key.removeprefix(cut)}={_short(value)}" for key, value in values.items())
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def as_tree(outcome: Outcome) -> dict[str, Any]:
