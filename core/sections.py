@@ -380,8 +380,9 @@ class TuneSettings(Section):
     """Share of the train and valid events in each window."""
     max_users: int = Field(5_000, ge=1)
     """Users measured per window; a random choice where there are more."""
-    pick: Literal["best", "one-se"] = "best"
-    """best: highest quality. one-se: the smallest model within one standard error of it."""
+    pick: Literal["best", "one-se", "one-se-paired"] = "best"
+    """best: highest quality. one-se: the smallest model within the best's standard error. one-se-paired: within the
+    standard error of the difference on the same users, which is stricter."""
     max_size_mb: float = Field(0.0, ge=0)
     """Only models up to this size are picked; 0 for no limit."""
     max_latency_ms: float = Field(0.0, ge=0)

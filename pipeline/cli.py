@@ -64,7 +64,9 @@ def tune_model(
     trials: Annotated[int | None, typer.Option(help="Trials in all, those of earlier runs included.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes at once; they share the threads.")] = None,
     objectives: Annotated[str | None, typer.Option(help="quality, or a Pareto front of quality,size,latency.")] = None,
-    pick: Annotated[str | None, typer.Option(help="best, or one-se: the smallest within one standard error.")] = None,
+    pick: Annotated[
+        str | None, typer.Option(help="best, or the smallest that is as good: one-se, one-se-paired.")
+    ] = None,
     max_size_mb: Annotated[float | None, typer.Option(help="Pick only models up to this size.")] = None,
     max_latency_ms: Annotated[float | None, typer.Option(help="Pick only models up to this latency.")] = None,
     study: Annotated[str | None, typer.Option(help="Name of the study; MODEL-SAMPLER by default.")] = None,

@@ -9,7 +9,7 @@ from core.progress import Progress
 from core.settings import Settings
 from pipeline.console import Terminal
 from training.tuning.outcome import Outcome
-from training.tuning.results import cost, figure, told
+from training.tuning.results import cost, figure, gap, told
 from training.tuning.stage import Request, tune
 
 SHOWN = 3
@@ -24,12 +24,13 @@ def run_tuning(settings: Settings, request: Request, terminal: Terminal) -> Outc
     if len(outcome.space) == 1:
         for key, rows in outcome.profiles.items():
             table = Table(box=box.SIMPLE, title=f"by {key}")
-            for name in (key.split(".")[-1], f"{outcome.metric} ± se", "cost"):
+            for name in (key.split(".")[-1], f"{outcome.metric} ± se", "below the best ± se", "cost"):
                 table.add_column(name, justify="right", no_wrap=True)
             for row in rows:
                 table.add_row(
                     f"{row.value:.4g}" if isinstance(row.value, float) else str(row.value),
                     figure(row.top),
+                    gap(rows, row),
                     cost(row.top),
                 )
             terminal.console.print(table)
@@ -46,7 +47,7 @@ def trials_table(outcome: Outcome) -> Table:
     table.add_column(f"{outcome.metric} ± se", justify="right", no_wrap=True)
     table.add_column("cost", justify="right", no_wrap=True)
     table.add_column("settings")
-    rows = [("as it was", outcome.baseline), ("one standard error", outcome.one_se)]
+    rows = [("as it was", outcome.baseline), ("one se", outcome.one_se), ("one se, paired", outcome.one_se_paired)]
     if outcome.picked is not None:
         rows.append(("picked", outcome.picked))
     measured = [trial.measured for trial in outcome.trials if trial.measured and trial.same_as is None]

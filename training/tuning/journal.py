@@ -94,6 +94,10 @@ class StudyPlace:
         """The folder's name."""
         return self.folder.name
 
+    def deviations(self, trial: str) -> Path:
+        """Where a trial's deviations are kept, see ``Measurement``."""
+        return self.folder / "deviations" / f"{trial}.npy"
+
     def open(self, sampler: Any = None, pruner: Any = None) -> Study:
         """The study with all trials so far; made where there is none.
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
+
 from core.settings import Settings
 
 Report = Callable[[int, float], None]
@@ -20,11 +22,14 @@ class Measurement:
         values: Objectives by name: quality, and where asked size_bytes, latency_ms.
         standard_error: Of the quality.
         details: Plain JSON values for the report.
+        deviations: Share of each user in the quality's deviation ``(users,)``, the same users in every trial; the
+            standard error is their root sum of squares, and so is that of a difference between two trials.
     """
 
     values: Mapping[str, float]
     standard_error: float = 0.0
     details: Mapping[str, Any] = field(default_factory=dict)
+    deviations: np.ndarray | None = field(default=None, compare=False)
 
 
 class Objective(Protocol):

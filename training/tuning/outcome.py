@@ -59,6 +59,7 @@ class Outcome:
         baseline: The settings as they were.
         best: Highest quality of all.
         one_se: Smallest within one standard error of it.
+        one_se_paired: Likewise, by the standard error of the difference on the same users.
         picked: What the rule and the limits take; None where nothing keeps to the limits.
         rule: best or one-se.
         limits: What may be picked at most.
@@ -83,6 +84,7 @@ class Outcome:
     baseline: Candidate
     best: Candidate
     one_se: Candidate
+    one_se_paired: Candidate
     picked: Candidate | None
     rule: str
     limits: Limits
@@ -114,7 +116,7 @@ def outcome_of(
     raw = [trial for trial in study.get_trials(deepcopy=False) if not trial.user_attrs.get(CUT_SHORT)]
     trials = tuple(_row(trial, plan) for trial in raw if trial.state != TrialState.WAITING)
     base = from_json(study.user_attrs[BASELINE])
-    baseline = _candidate(None, {}, base)
+    baseline = _candidate(None, {}, base, _deviations(plan, BASELINE))
     tried = [trial.measured for trial in trials if trial.measured is not None]
     candidates = [baseline, *tried]
     picked = pick(candidates, rule, limits)
@@ -136,6 +138,7 @@ def outcome_of(
         baseline=baseline,
         best=best(candidates),
         one_se=one_standard_error(candidates),
+        one_se_paired=one_standard_error(candidates, paired=True),
         picked=picked,
         rule=rule,
         limits=limits,
@@ -152,18 +155,26 @@ def _row(trial: FrozenTrial, plan: Plan) -> TrialRow:
     values = plan.space.decode(trial.params)
     told = trial.user_attrs.get(MEASURED)
     complete = trial.state == TrialState.COMPLETE
+    kept = trial.user_attrs.get(SAME_AS, trial.number)
     return TrialRow(
         trial.number,
         {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}.get(trial.state.name, "running"),
         values,
-        _candidate(trial.number, values, from_json(told)) if complete and told else None,
+        _candidate(trial.number, values, from_json(told), _deviations(plan, str(kept))) if complete and told else None,
         trial.user_attrs.get("seconds"),
         trial.user_attrs.get(SAME_AS),
         trial.user_attrs.get(REASON, ""),
     )
 
 
-def _candidate(number: int | None, values: Mapping[str, Any], found: Measurement) -> Candidate:
+def _deviations(plan: Plan, trial: str) -> np.ndarray | None:
+    file = plan.place.deviations(trial)
+    return np.load(file, allow_pickle=False) if file.is_file() else None
+
+
+def _candidate(
+    number: int | None, values: Mapping[str, Any], found: Measurement, deviations: np.ndarray | None
+) -> Candidate:
     return Candidate(
         number,
         values,
@@ -171,6 +182,7 @@ def _candidate(number: int | None, values: Mapping[str, Any], found: Measurement
         found.standard_error,
         found.values.get("size_bytes"),
         found.values.get("latency_ms"),
+        deviations,
     )
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 MEGABYTE = 1_000_000
 
@@ -21,6 +23,7 @@ class Candidate:
         standard_error: Of the quality.
         size_bytes: Of the weights; None where it was not measured.
         latency_ms: At batch 1; likewise.
+        deviations: See ``Measurement``.
     """
 
     number: int | None
@@ -29,6 +32,7 @@ class Candidate:
     standard_error: float
     size_bytes: float | None = None
     latency_ms: float | None = None
+    deviations: np.ndarray | None = field(default=None, compare=False, repr=False)
 
     @property
     def label(self) -> str:
@@ -60,22 +64,38 @@ def best(candidates: Sequence[Candidate]) -> Candidate:
     return max(candidates, key=lambda found: (found.quality, -_size(found), -_order(found)))
 
 
-def one_standard_error(candidates: Sequence[Candidate]) -> Candidate:
+def one_standard_error(candidates: Sequence[Candidate], *, paired: bool = False) -> Candidate:
     """The smallest model whose quality is within one standard error of the best's (Breiman et al. 1984, sec. 3.4.3).
 
     Among equally small ones the best.
+
+    Args:
+        candidates: At least one.
+        paired: Take the standard error of the difference on the same users instead of the best's own, which is
+            mostly how users differ from each other and so allows too much.
     """
     top = best(candidates)
-    near = [found for found in candidates if found.quality >= top.quality - top.standard_error]
+    near = [
+        found
+        for found in candidates
+        if top.quality - found.quality <= (difference_error(top, found) if paired else top.standard_error)
+    ]
     return min(near, key=lambda found: (_size(found), -found.quality, _order(found)))
 
 
+def difference_error(one: Candidate, two: Candidate) -> float:
+    """Standard error of the difference in quality on the same users; of the first alone where users are not known."""
+    if one.deviations is None or two.deviations is None:
+        return one.standard_error
+    return float(np.linalg.norm(one.deviations.astype(np.float64) - two.deviations.astype(np.float64)))
+
+
 def pick(candidates: Sequence[Candidate], rule: str, limits: Limits) -> Candidate | None:
-    """The candidate that ``rule`` (best, one-se) takes among those within ``limits``; None where none is."""
+    """The candidate that ``rule`` (see ``tune.pick``) takes among those within ``limits``; None where none is."""
     allowed = [found for found in candidates if limits.allow(found)]
     if not allowed:
         return None
-    return one_standard_error(allowed) if rule == "one-se" else best(allowed)
+    return best(allowed) if rule == "best" else one_standard_error(allowed, paired=rule == "one-se-paired")
 
 
 @dataclass(frozen=True)

@@ -98,7 +98,7 @@ class RecallObjective:
             model = self._fit(settings, window, partial(self._look, scored, number, window, report))
             scored.append(self._score(model, window))
             report(LOOKS_PER_WINDOW * (number + 1), mean_over_windows(scored)[0])
-        mean, error = mean_over_windows(scored)
+        mean, deviations = mean_over_windows(scored)
         found = {"quality": mean, "size_bytes": float(size_bytes(model))}
         details = {
             window.name: {"users": len(part.users), tune.metric: round(float(part.values.mean()), 6)}
@@ -106,7 +106,7 @@ class RecallObjective:
         }
         if self._job.timed:
             found["latency_ms"] = self._time(model)
-        return Measurement(found, error, {"windows": details})
+        return Measurement(found, float(np.linalg.norm(deviations)), {"windows": details}, deviations)
 
     def _fit(self, settings: Settings, window: Window, look: AfterEpoch | None) -> RecallModel:
         more: dict[str, Any] = {"after_epoch": look} if self._looks and look else {}

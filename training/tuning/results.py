@@ -10,7 +10,7 @@ from typing import Any
 
 from core.artifacts import write_json
 from training.tuning.outcome import Outcome
-from training.tuning.picking import MEGABYTE, Candidate, ProfileRow
+from training.tuning.picking import MEGABYTE, Candidate, ProfileRow, best, difference_error
 
 BEST, RESULTS, TRIALS, SUMMARY = "best.toml", "results.json", "trials.csv", "summary.md"
 FLATTERS = "The best of many trials flatters itself a little: measure it on later data."
@@ -21,11 +21,11 @@ def write_results(folder: Path, outcome: Outcome) -> None:
     write_json(folder / RESULTS, as_tree(outcome))
     _write_csv(folder / TRIALS, outcome)
     (folder / SUMMARY).write_text(summary(outcome), encoding="utf-8")
-    best = folder / BEST
+    picked = folder / BEST
     if outcome.picked is None:
-        best.unlink(missing_ok=True)
+        picked.unlink(missing_ok=True)
     else:
-        best.write_text(settings_file(outcome, best), encoding="utf-8")
+        picked.write_text(settings_file(outcome, picked), encoding="utf-8")
 
 
 def settings_file(outcome: Outcome, path: Path) -> str:
@@ -99,6 +99,7 @@ def as_tree(outcome: Outcome) -> dict[str, Any]:
         "baseline": _tree(outcome.baseline),
         "best": _tree(outcome.best),
         "one_se": _tree(outcome.one_se),
+        "one_se_paired": _tree(outcome.one_se_paired),
         "picked": None if outcome.picked is None else {**_tree(outcome.picked), "details": outcome.windows},
         "rule": outcome.rule,
         "limits": {"size_mb": outcome.limits.size_mb, "latency_ms": outcome.limits.latency_ms},
@@ -106,7 +107,7 @@ def as_tree(outcome: Outcome) -> dict[str, Any]:
         "importances": dict(outcome.importances),
         "importance_note": outcome.importance_note,
         "profiles": {
-            key: [{"value": row.value, "trials": row.trials, **_tree(row.top)} for row in rows]
+            key: [{"value": row.value, "trials": row.trials, **_tree(row.top), **_gap(rows, row)} for row in rows]
             for key, rows in outcome.profiles.items()
         },
     }
@@ -127,6 +128,7 @@ def summary(outcome: Outcome) -> str:
         _line("as it was", outcome.baseline),
         _line("best", outcome.best),
         _line("one standard error", outcome.one_se),
+        _line("one standard error, paired", outcome.one_se_paired),
     ]
     lines.append(
         "| picked | nothing keeps to the limits | | |" if outcome.picked is None else _line("picked", outcome.picked)
@@ -154,10 +156,27 @@ def summary(outcome: Outcome) -> str:
 def profile_table(key: str, rows: list[ProfileRow], metric: str) -> list[str]:
     """What each value of a setting reached, as a Markdown table."""
     return [
-        f"| {key} | best {metric} | cost | trials |",
-        "|---|---|---|---|",
-        *(f"| {toml(row.value)} | {figure(row.top)} | {cost(row.top)} | {row.trials} |" for row in rows),
+        f"| {key} | best {metric} | below the best | cost | trials |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {toml(row.value)} | {figure(row.top)} | {gap(rows, row)} | {cost(row.top)} | {row.trials} |"
+            for row in rows
+        ),
     ]
+
+
+def gap(rows: list[ProfileRow], row: ProfileRow) -> str:
+    """How far a value stays below the best one, ± the standard error of that difference on the same users."""
+    found = _gap(rows, row)
+    return f"{found['below_best']:.4f} ± {found['below_best_standard_error']:.4f}" if found["below_best"] else ""
+
+
+def _gap(rows: list[ProfileRow], row: ProfileRow) -> dict[str, float]:
+    top = best([other.top for other in rows])
+    return {
+        "below_best": top.quality - row.top.quality,
+        "below_best_standard_error": 0.0 if top is row.top else difference_error(top, row.top),
+    }
 
 
 def _line(name: str, found: Candidate) -> str:

@@ -89,11 +89,14 @@ def score_window(
     return UserValues(users, values)
 
 
-def mean_over_windows(scored: Sequence[UserValues]) -> tuple[float, float]:
-    """The mean of the windows' means, and its standard error over users.
+def mean_over_windows(scored: Sequence[UserValues]) -> tuple[float, np.ndarray]:
+    """The mean of the windows' means, and how far each user moves it: the root sum of squares is its standard error.
 
     A user of several windows is one draw, not several: deviations are added up per user before they are squared
     (linearised cluster variance, Cameron and Miller 2015, eq. 11).
+
+    Returns:
+        The mean, and deviations float64 ``(users,)`` in the order of user rows.
     """
     means = [float(part.values.mean()) for part in scored]
     users = np.concatenate([part.users for part in scored])
@@ -103,8 +106,7 @@ def mean_over_windows(scored: Sequence[UserValues]) -> tuple[float, float]:
     _, owner = np.unique(users, return_inverse=True)
     per_user = np.bincount(owner, deviations)
     count = len(per_user)
-    variance = float((per_user**2).sum()) * count / (count - 1) if count > 1 else 0.0
-    return float(np.mean(means)), float(np.sqrt(variance))
+    return float(np.mean(means)), per_user * np.sqrt(count / max(1, count - 1))
 
 
 def _chunks(lengths: np.ndarray, n_items: int) -> Iterator[slice]:

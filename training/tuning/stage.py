@@ -134,7 +134,7 @@ def run_study(
         if again:
             progress.say(f"tune {job.model}: {again} interrupted trial{'s' if again > 1 else ''} queued again")
         objective = job.build()
-        baseline_of(study, objective)
+        baseline_of(study, plan.place, objective)
         total = queue_first(study, plan, space.encode(settings))
         with progress.bar(f"tune {job.model}", total) as bar:
             bar.advance(begun(study))

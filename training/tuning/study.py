@@ -77,7 +77,7 @@ class Plan:
         return self.place.open(sampler, pruner)
 
 
-def baseline_of(study: Study, objective: Objective) -> Measurement:
+def baseline_of(study: Study, place: StudyPlace, objective: Objective) -> Measurement:
     """What the settings as they are measure: taken from the journal, else measured now and written there.
 
     Raises:
@@ -85,7 +85,8 @@ def baseline_of(study: Study, objective: Objective) -> Measurement:
     """
     known = study.user_attrs.get(BASELINE)
     if known is None:
-        known = as_json(objective.measure({}, lambda step, quality: None))
+        measured = objective.measure({}, lambda step, quality: None)
+        known = as_json(measured)
         broken = [name for name, value in known["values"].items() if not math.isfinite(value)]
         if broken:
             raise TrainingError(
@@ -94,6 +95,7 @@ def baseline_of(study: Study, objective: Objective) -> Measurement:
                 found=f"{', '.join(broken)} is not finite",
                 next_step="start from settings that train",
             )
+        _keep(place, BASELINE, measured)
         study.set_user_attr(BASELINE, known)
     found = from_json(known)
     objective.anchor(found)
@@ -200,9 +202,16 @@ def _measure(study: Study, trial: Trial, plan: Plan, objective: Objective) -> No
     if broken:
         _fail(study, trial, f"{', '.join(broken)} is not finite")
         return
+    _keep(plan.place, str(trial.number), found)
     trial.set_user_attr(MEASURED, as_json(found))
     trial.set_user_attr("seconds", round(time.perf_counter() - started, 3))
     study.tell(trial, values)
+
+
+def _keep(place: StudyPlace, name: str, found: Measurement) -> None:
+    if found.deviations is not None:
+        place.deviations(name).parent.mkdir(exist_ok=True)
+        np.save(place.deviations(name), found.deviations.astype(np.float32))
 
 
 def _fail(study: Study, trial: Trial, reason: str) -> None:

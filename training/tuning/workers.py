@@ -88,7 +88,7 @@ def _work(errand: Errand, parent: Connection) -> None:
     with shared_use(errand.plan.place.folder):
         study = errand.plan.open()
         objective = errand.job.build()
-        baseline_of(study, objective)
+        baseline_of(study, errand.plan.place, objective)
         run_trials(study, errand.plan, objective, total=errand.total)
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pytest
+import torch
 
 from core.dataset import Dataset
 from core.errors import SettingsError, TrainingError
-from core.settings import Settings, load_settings
+from core.settings import Settings, change_settings, load_settings
 from tests.suites.recall_data import block_dataset
 from tests.unit.ranking.worlds import block_dataset as ranking_world
 from training.models.gat import fit_gat
@@ -20,7 +21,7 @@ from training.tuning.costs import measure_latency, size_bytes
 from training.tuning.objective import Measurement
 from training.tuning.ranker_objective import RankerJob, RankerObjective
 from training.tuning.recall_objective import RecallJob, RecallObjective
-from training.tuning.scoring import UserValues, mean_over_windows, metric_of
+from training.tuning.scoring import UserValues, mean_over_windows, metric_of, score_window
 
 NOWHERE = Path("nowhere")
 QUICK = ("mf.epochs=3", "gat.epochs=4", "tune.windows=2", "recall.candidates=20", "train.threads=1")
@@ -131,7 +132,8 @@ def test_looking_at_gat_changes_nothing(dataset: Dataset) -> None:
         fit_gat(dataset, dataset.events.of_splits(("train",)), settings(), seed=0, **more).state_dict()
         for more in ({}, {"after_epoch": lambda share, making: making()})
     ]
-    assert all((made[0][name] == made[1][name]).all() for name in made[0])
+    for name, tensor in made[0].items():  # with several threads the last bits differ from run to run
+        torch.testing.assert_close(tensor, made[1][name], atol=1e-6, rtol=1e-5)
 
 
 def test_trial_ends_where_its_report_says_so(dataset: Dataset) -> None:
@@ -162,19 +164,39 @@ def test_metric_that_cannot_be_measured_is_refused(metric: str, told: str) -> No
         metric_of(metric, 20)
 
 
+def standard_error(*scored: UserValues) -> float:
+    return float(np.linalg.norm(mean_over_windows(scored)[1]))
+
+
 def test_standard_error_of_one_window_is_the_usual_one() -> None:
     values = np.random.default_rng(0).random(50)
-    mean, error = mean_over_windows([UserValues(np.arange(50), values)])
-    assert mean == pytest.approx(values.mean())
-    assert error == pytest.approx(values.std(ddof=1) / np.sqrt(50))
+    assert mean_over_windows([UserValues(np.arange(50), values)])[0] == pytest.approx(values.mean())
+    assert standard_error(UserValues(np.arange(50), values)) == pytest.approx(values.std(ddof=1) / np.sqrt(50))
 
 
 def test_users_of_two_windows_count_once_in_the_standard_error() -> None:
     values = np.random.default_rng(0).random(50)
-    same = mean_over_windows([UserValues(np.arange(50), values)] * 2)
-    others = mean_over_windows([UserValues(np.arange(50), values), UserValues(np.arange(50, 100), values)])
-    assert same[1] == pytest.approx(values.std(ddof=1) / np.sqrt(50))
-    assert others[1] == pytest.approx(same[1] / np.sqrt(2), rel=0.02)
+    one, two = UserValues(np.arange(50), values), UserValues(np.arange(50, 100), values)
+    assert standard_error(one, one) == pytest.approx(values.std(ddof=1) / np.sqrt(50))
+    assert standard_error(one, two) == pytest.approx(standard_error(one) / np.sqrt(2), rel=0.02)
+
+
+def test_deviations_give_the_standard_error_of_a_paired_difference(dataset: Dataset) -> None:
+    made = objective("mf", dataset, "tune.windows=1")
+    one, two = made.measure({"mf.dimension": 8}, silent), made.measure({"mf.dimension": 2}, silent)
+    window, rng = made._rolling.windows[0], np.random.default_rng(0)
+    values = [
+        score_window(
+            made._fit(change_settings(settings("tune.windows=1"), {"mf.dimension": size}), window, None),
+            dataset, window, "ndcg@10", max_users=5_000, rng=rng,
+        ).values
+        for size in (8, 2)
+    ]  # fmt: skip
+    gaps = values[0] - values[1]
+    assert one.deviations is not None
+    assert two.deviations is not None
+    expected = gaps.std(ddof=1) / np.sqrt(len(gaps))
+    assert np.linalg.norm(one.deviations - two.deviations) == pytest.approx(expected)
 
 
 @pytest.fixture(scope="module")
@@ -208,6 +230,4 @@ def test_test_events_change_no_ranker(ranked: Measurement) -> None:
 
 
 def test_size_counts_buffers_and_parameters(ranker: RankerObjective) -> None:
-    import torch
-
     assert size_bytes(torch.nn.BatchNorm1d(4)) == 4 * 4 * 4 + 8

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from training.tuning.picking import Candidate, Limits, best, one_standard_error, pick, profile
@@ -26,6 +27,16 @@ def test_one_standard_error_stays_with_the_best_where_all_else_is_worse() -> Non
 
 def test_one_standard_error_takes_the_better_of_two_equally_small() -> None:
     assert one_standard_error([candidate(1, 0.29, 8.0), candidate(2, 0.295, 8.0), CURVE[2]]).number == 2
+
+
+def test_paired_rule_allows_only_what_users_cannot_tell_apart() -> None:
+    users = np.array([0.01, -0.01, 0.01, -0.01])
+    near = candidate(8, 0.29, 8.0, deviations=users[::-1])  # other users do well: difference 0.01 ± 0.04
+    like = candidate(16, 0.29, 16.0, deviations=users + 0.001)  # each user is 0.001 off: ± 0.002
+    top = candidate(32, 0.30, 32.0, deviations=users)
+    assert one_standard_error([like, top], paired=True) == top
+    assert one_standard_error([near, like, top], paired=True) == near
+    assert one_standard_error([like, top]) == like
 
 
 def test_equal_quality_goes_to_the_smaller_then_to_the_settings_as_they_were() -> None:
