@@ -366,7 +366,7 @@ class TuneSettings(Section):
     workers: int = Field(1, ge=1)
     """Processes that try settings at the same time; they share the threads."""
     pruner: Literal["auto", "median", "hyperband", "none"] = "auto"
-    """Stops bad trials early. auto: median for a single objective, none for a grid or several objectives."""
+    """Stops bad trials early. auto: median for a single objective, none for grid, cmaes or several objectives."""
     objectives: tuple[Literal["quality", "size", "latency"], ...] = ("quality",)
     """More than one gives a Pareto front."""
     metric: str = "ndcg@10"

@@ -20,6 +20,8 @@ from training.tuning.sequence import place_of
 
 ONE_OBJECTIVE = ("cmaes", "annealing")
 """Samplers that follow a single value."""
+NEVER_PRUNED = ("grid", "cmaes")
+"""A grid's result should not depend on its order, and CMA-ES waits for a whole generation of complete trials."""
 STARTUP_SHARE = 4
 """A quarter of the trials, four to ten, are random before TPE starts."""
 POPULATION = (8, 50)
@@ -113,7 +115,7 @@ def make_pruner(name: str, *, sampler: str, objectives: int, steps: int) -> Base
 
     Args:
         name: See ``tune.pruner``.
-        sampler: A grid is not pruned by ``auto``: which of its points are stopped would depend on their order.
+        sampler: Some are not pruned by ``auto``.
         objectives: Several cannot be pruned.
         steps: Most values that a trial reports.
 
@@ -123,7 +125,7 @@ def make_pruner(name: str, *, sampler: str, objectives: int, steps: int) -> Base
     if objectives > 1 and name in ("median", "hyperband"):
         raise SettingsError("several objectives cannot be pruned", where="tune.pruner", expected="auto or none")
     if name == "auto":
-        name = "none" if objectives > 1 or sampler == "grid" else "median"
+        name = "none" if objectives > 1 or sampler in NEVER_PRUNED else "median"
     if name == "median":
         return MedianPruner(n_startup_trials=FIRST_COMPARED, n_min_trials=FIRST_COMPARED)
     if name == "hyperband":

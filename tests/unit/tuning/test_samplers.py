@@ -144,6 +144,11 @@ def test_several_objectives_refuse_a_named_pruner() -> None:
         make_pruner("median", sampler="tpe", objectives=2, steps=3)
 
 
-def test_grid_is_not_pruned_unless_asked() -> None:
-    assert isinstance(make_pruner("auto", sampler="grid", objectives=1, steps=3), optuna.pruners.NopPruner)
-    assert isinstance(make_pruner("median", sampler="grid", objectives=1, steps=3), optuna.pruners.MedianPruner)
+@pytest.mark.parametrize("sampler", ["grid", "cmaes"])
+def test_sampler_that_needs_complete_trials_is_not_pruned_unless_asked(sampler: str) -> None:
+    assert isinstance(make_pruner("auto", sampler=sampler, objectives=1, steps=3), optuna.pruners.NopPruner)
+    assert isinstance(make_pruner("median", sampler=sampler, objectives=1, steps=3), optuna.pruners.MedianPruner)
+
+
+def test_others_are_pruned_by_the_median() -> None:
+    assert isinstance(make_pruner("auto", sampler="tpe", objectives=1, steps=3), optuna.pruners.MedianPruner)
