@@ -261,7 +261,7 @@ class RecallSettings(Section):
 
 
 class RankerSettings(Section):
-    """The ranker: DCN-v2 with target attention on top of a blend of both recall scores."""
+    """The ranker: a blend of the recall scores, corrected by a network, boosted trees or a linear model."""
 
     target: Target = "any"
     """What counts as a hit: any later event, or only those valued at or above the mean (for example high ratings)."""
@@ -285,6 +285,18 @@ class RankerSettings(Section):
     """Share of the deep layers' units dropped while training."""
     content_dimension: int = Field(16, ge=1)
     """Width of the attribute vectors whose cosine says how alike two items are."""
+    members: tuple[Literal["network", "trees", "linear"], ...] = Field(("network",), min_length=1)
+    """What corrects the blend: DCN-v2 with target attention (a repeated one has another seed), gradient-boosted trees
+    (LambdaMART), a linear model; all of them see the same features of a candidate."""
+    combine: Literal["average", "weighted", "stacking"] = "average"
+    """Of several members. weighted: shares learned on users that the members did not see. stacking: shares that depend
+    on the user's history."""
+    trees: int = Field(100, ge=1)
+    """Number of boosted trees."""
+    tree_depth: int = Field(3, ge=1, le=6)
+    """Their depth; the served graph compares all 2^depth - 1 nodes of every tree."""
+    tree_rate: float = Field(0.05, gt=0)
+    """Shrinkage of each tree."""
 
 
 class RatingSettings(Section):

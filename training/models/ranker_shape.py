@@ -29,6 +29,9 @@ class RankerShape:
         cross_layers: DCN-v2 cross layers.
         hidden: Widths of the deep network's layers.
         dropout: Dropout of the deep network while training.
+        members: Kinds of the members that correct the blend, see ``training.models.ranker_members``.
+        trees: Trees of each member of that kind.
+        tree_depth: Their depth.
     """
 
     n_items: int
@@ -43,6 +46,9 @@ class RankerShape:
     cross_layers: int
     hidden: tuple[int, ...]
     dropout: float
+    members: tuple[str, ...] = ("network",)
+    trees: int = 0
+    tree_depth: int = 0
 
     def to_facts(self) -> dict[str, Any]:
         """Plain JSON values for a manifest."""
@@ -54,4 +60,5 @@ class RankerShape:
         columns = {
             name: tuple(FeatureColumn(**column) for column in facts[name]) for name in ("item_columns", "user_columns")
         }
-        return cls(**{**facts, **columns, "hidden": tuple(facts["hidden"]), "sources": tuple(facts["sources"])})
+        lists = {name: tuple(facts[name]) for name in ("hidden", "sources", "members")}
+        return cls(**{**facts, **columns, **lists})

@@ -14,7 +14,7 @@ from core.progress import SILENT, Progress
 from core.sections import RankerSettings
 from training.models.ranker import Ranker
 from training.ranking.examples import Examples
-from training.ranking.scoring import by_blend, by_network, mean_auc, mean_loss, ndcg_of_users, scores_of
+from training.ranking.scoring import by_blend, by_member, mean_auc, mean_loss, ndcg_of_users, scores_of
 from training.ranking.training import train_network
 
 BLEND_STEPS = {1: 1, 2: 10, 3: 5}
@@ -89,6 +89,7 @@ def choose_network(
     settings: RankerSettings,
     *,
     generator: torch.Generator,
+    member: int = 0,
     progress: Progress = SILENT,
 ) -> Choice:
     """Trains a copy on ``teach`` and looks after each epoch at its gain over the blend on ``decide``.
@@ -102,7 +103,7 @@ def choose_network(
     choices: list[Choice] = []
 
     def look(epoch: int) -> None:
-        corrections = scores_of(by_network(trial), decide)
+        corrections = scores_of(by_member(trial, member), decide)
         for strength in STRENGTHS:
             scores = [before + strength * more for before, more in zip(blended, corrections, strict=True)]
             gains = ndcg_of_users(scores, decide) - base
@@ -111,7 +112,14 @@ def choose_network(
             progress.record(f"ranker held-out NDCG@10 gain at strength {strength:g}", epoch, choices[-1].gain)
 
     train_network(
-        trial, (teach,), settings, epochs=settings.epochs, generator=generator, progress=progress, after_epoch=look
+        trial,
+        (teach,),
+        settings,
+        epochs=settings.epochs,
+        generator=generator,
+        member=member,
+        progress=progress,
+        after_epoch=look,
     )
     best = max(choices, key=lambda choice: choice.gain / max(choice.standard_error, 1e-9))
     used = best.gain > best.standard_error

@@ -16,6 +16,7 @@ from core.progress import SILENT, Progress
 from training.models.ranker import ItemTables
 from training.models.ranker_attention import HistoryView, view_history
 from training.models.ranker_features import candidate_features
+from training.models.ranker_members import Candidates
 from training.models.ranker_merge import merge
 from training.models.recall_base import RecallModel
 from training.ranking.sources import RecallSet
@@ -52,6 +53,11 @@ class Batch:
     features: Tensor
     labels: Tensor
 
+    @property
+    def candidates(self) -> Candidates:
+        """As the ranker's members see them."""
+        return Candidates(self.tables, self.rows, self.features, self.history, self.user_features)
+
     def select(self, index: Tensor) -> Batch:
         """Some users of this batch, in the given order."""
         history = HistoryView(self.history.rows[index], self.history.mask[index], self.history.events[index])
@@ -75,13 +81,27 @@ class Examples:
     Attributes:
         batches: Users grouped by padded history length.
         truth: Relevant items of the users in batch order, those that recall missed included.
+        users: User rows in batch order, int64 ``(users,)``.
     """
 
     batches: tuple[Batch, ...]
     truth: Truth
+    users: np.ndarray
 
     def __len__(self) -> int:
         return len(self.truth.sizes)
+
+    def where(self, mask: np.ndarray) -> Examples:
+        """The users that ``mask`` (bool ``(users,)``) selects, order kept."""
+        batches, start = [], 0
+        for batch in self.batches:
+            chosen = np.flatnonzero(mask[start : start + len(batch.rows)])
+            start += len(batch.rows)
+            if len(chosen):
+                batches.append(batch.select(torch.from_numpy(chosen)))
+        kept = np.repeat(mask, self.truth.sizes)
+        starts = np.concatenate([[0], np.cumsum(self.truth.sizes[mask])])
+        return Examples(tuple(batches), Truth(starts, self.truth.item_rows[kept]), self.users[mask])
 
 
 def build_examples(
@@ -119,7 +139,7 @@ def build_examples(
         for part in _chunks(histories.lengths[users], recall.candidates * len(recall.names)):
             batches.append(_batch(dataset, histories, recall, tables, users[part], _part(truth, part)))
             bar.advance(part.stop - part.start)
-    return Examples(tuple(batches), truth)
+    return Examples(tuple(batches), truth, users)
 
 
 @torch.no_grad()

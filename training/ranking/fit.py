@@ -1,12 +1,13 @@
 """Fits the ranker: examples from two label windows, the blend, the network, and what is shipped.
 
-The earlier window teaches, the later one decides (blend, passes, whether the network is used); then the network is
-trained once more on both. Nothing after the fitted splits is ever looked at.
+The earlier window teaches, the later one decides (blend, passes, whether the network is used); several members are
+weighed out of fold over the users of both. Then all are trained once more on both. Nothing after the fitted splits is
+ever looked at.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,9 @@ from core.dataset import Dataset, Events
 from core.progress import SILENT, Progress
 from core.settings import Settings
 from training.models.ranker import ItemTables, Ranker, RankerShape
+from training.models.ranker_members import NETWORK, TREES
 from training.ranking.choosing import Choice, choose_blend, choose_network
+from training.ranking.combining import choose_combination, train_members
 from training.ranking.examples import Examples, build_examples
 from training.ranking.scoring import by_blend, by_source, mean_auc, ndcg_of_users, scores_of
 from training.ranking.sources import RecallSet, fit_recall_set
@@ -83,26 +86,36 @@ def fit_ranker(
         return RankerFit(ranker, {"users": 0, "strength": 0.0})
     earlier, later = examples
     ranker.blend.copy_(torch.tensor(choose_blend((earlier, later))))
-    generator = torch.Generator().manual_seed(seed)
-    choice = choose_network(ranker, earlier, later, settings.ranker, generator=generator, progress=progress)
-    ranker.strength.fill_(choice.strength)
-    if choice.strength > 0:
-        train_network(
-            ranker,
-            (earlier, later),
-            settings.ranker,
-            epochs=choice.epochs,
-            generator=generator,
-            progress=progress,
-        )
+    choice = _teach(ranker, examples, settings, seed, progress)
     metrics = _metrics(ranker, later, choice)
     alone = ", ".join(f"{name} {metrics[f'ndcg@10_{name}']:.4f}" for name in recall.names)
     progress.say(
         f"ranker: NDCG@10 {alone}, blend {metrics['ndcg@10_blend']:.4f}, "
-        f"network {choice.gain:+.4f} ± {choice.standard_error:.4f} "
+        f"{' + '.join(ranker.shape.members)} {choice.gain:+.4f} ± {choice.standard_error:.4f} "
         f"({'used' if choice.strength else 'not used'}) on {len(later):,} users"
     )
     return RankerFit(ranker.eval(), metrics)
+
+
+def _teach(ranker: Ranker, examples: Sequence[Examples], settings: Settings, seed: int, progress: Progress) -> Choice:
+    """Chooses what the correction is worth and, where it is worth something, trains it on both windows."""
+    chosen, generator = settings.ranker, torch.Generator().manual_seed(seed)
+    earlier, later = examples
+    choice = None
+    if NETWORK in chosen.members:
+        at = chosen.members.index(NETWORK)
+        choice = choose_network(ranker, earlier, later, chosen, generator=generator, member=at, progress=progress)
+    if chosen.members == (NETWORK,) and choice is not None:
+        ranker.strength.fill_(choice.strength)
+        if choice.strength > 0:
+            train_network(ranker, examples, chosen, epochs=choice.epochs, generator=generator, progress=progress)
+        return choice
+    epochs = choice.epochs if choice is not None else 0
+    combination = choose_combination(ranker, examples, chosen, epochs=epochs, seed=seed, progress=progress)
+    combination.apply(ranker)
+    if combination.choice.strength > 0:
+        train_members(ranker, examples, chosen, epochs=epochs, seed=seed, progress=progress)
+    return combination.choice
 
 
 def _examples(
@@ -139,6 +152,9 @@ def _shape(dataset: Dataset, settings: Settings, tables: ItemTables, recall: Rec
         cross_layers=settings.ranker.cross_layers,
         hidden=settings.ranker.hidden,
         dropout=settings.ranker.dropout,
+        members=settings.ranker.members,
+        trees=settings.ranker.trees if TREES in settings.ranker.members else 0,
+        tree_depth=settings.ranker.tree_depth if TREES in settings.ranker.members else 0,
     )
 
 

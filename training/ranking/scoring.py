@@ -32,9 +32,15 @@ def by_source(source: int) -> Scorer:
     return lambda batch: torch.where(batch.present[..., source] > 0, batch.source_scores[..., source], MASKED)
 
 
-def by_network(ranker: Ranker) -> Scorer:
-    """What the network adds to the blend."""
-    return lambda batch: ranker.correction(batch.tables, batch.rows, batch.features, batch.history, batch.user_features)
+def by_correction(ranker: Ranker) -> Scorer:
+    """What all members together add to the blend, at strength 1."""
+    return lambda batch: ranker.correction(batch.candidates)
+
+
+def by_member(ranker: Ranker, member: int = 0) -> Scorer:
+    """What one member of the correction alone adds to the blend."""
+    chosen = ranker.correction.members[member]
+    return lambda batch: chosen(batch.candidates)
 
 
 @torch.no_grad()

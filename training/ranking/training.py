@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -11,12 +12,15 @@ from torch import Tensor
 from core.errors import TrainingError
 from core.progress import SILENT, Progress
 from core.sections import RankerSettings
+from training.loop import check_finite
 from training.models.ranker import Ranker
+from training.models.ranker_members import LinearMember, NetworkMember, Standardiser
 from training.ranking.examples import Batch, Examples
-from training.ranking.scoring import by_network, listwise_loss
+from training.ranking.scoring import listwise_loss
 
 LONGEST_GRADIENT = 1.0
 SMALLEST_SCALE = 1e-3
+LINEAR_STEPS, LINEAR_RIDGE = 60, 0.03
 
 
 def train_network(
@@ -26,6 +30,7 @@ def train_network(
     *,
     epochs: int,
     generator: torch.Generator,
+    member: int = 0,
     progress: Progress = SILENT,
     after_epoch: Callable[[int], None] = lambda epoch: None,
 ) -> None:
@@ -37,11 +42,97 @@ def train_network(
         settings: Rates and batch size.
         epochs: Passes over all users.
         generator: Order of users and dropout.
+        member: Which of its members, a network; it learns as if it were alone.
         progress: Where the bar goes.
         after_epoch: Called with the epoch's number from 1, the model in evaluation mode.
 
     Raises:
         TrainingError: The loss is not finite, or no candidate of any user came true.
+    """
+    network = cast(NetworkMember, ranker.correction.members[member])
+    batches = with_hits(examples)
+    fit_scale(network.standard, batches)
+    optimizer = torch.optim.AdamW(
+        (weight for weight in network.parameters() if weight.requires_grad),
+        lr=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+    )
+    steps = sum(math.ceil(len(batch.rows) / settings.batch_users) for batch in batches)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=max(1, steps * epochs))
+    seed = int(torch.randint(2**31, (), generator=generator))
+    with torch.random.fork_rng(devices=[]), progress.bar("ranker", steps * epochs) as bar:
+        torch.manual_seed(seed)  # dropout has no generator argument
+        for epoch in range(1, epochs + 1):
+            network.train()
+            total, done = 0.0, 0
+            for batch in _steps(batches, settings.batch_users, generator):
+                optimizer.zero_grad()
+                loss = listwise_loss(blended(ranker, batch) + network(batch.candidates), batch)
+                if not torch.isfinite(loss):
+                    raise TrainingError(
+                        "the ranker's loss is not finite",
+                        where=f"epoch {epoch}",
+                        found=str(loss.item()),
+                        next_step="lower ranker.learning_rate",
+                    )
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(network.parameters(), LONGEST_GRADIENT)
+                optimizer.step()
+                schedule.step()
+                total, done = total + loss.item(), done + 1
+                bar.advance(1, f"loss {loss.item():.4f}")
+            progress.record(f"ranker loss {member}" if member else "ranker loss", epoch, total / done)
+            network.eval()
+            after_epoch(epoch)
+    network.eval()
+
+
+def train_linear(ranker: Ranker, examples: Sequence[Examples], *, member: int) -> None:
+    """Fits a linear member in place by L-BFGS on the listwise loss with a ridge; arguments as in ``train_network``."""
+    linear = cast(LinearMember, ranker.correction.members[member])
+    batches = with_hits(examples)
+    fit_scale(linear.standard, batches)
+    users = sum(len(batch.rows) for batch in batches)
+    optimizer = torch.optim.LBFGS([linear.weight], max_iter=LINEAR_STEPS, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        total = LINEAR_RIDGE * linear.weight.square().sum()
+        for batch in batches:
+            of_batch = listwise_loss(blended(ranker, batch) + linear(batch.candidates), batch)
+            total = total + of_batch * len(batch.rows) / users
+        total.backward()
+        return total
+
+    optimizer.step(loss)
+    check_finite(float(linear.weight.sum()), "linear ranker", 1, "check the item attributes and values")
+
+
+def blended(ranker: Ranker, batch: Batch) -> Tensor:
+    """The blend of the recall scores ``(B, C)``."""
+    return (batch.source_scores * ranker.blend).sum(-1)
+
+
+def fit_scale(standard: Standardiser, batches: Sequence[Batch]) -> None:
+    """Stores mean and deviation of each feature over all valid candidates; constant features keep scale 1."""
+    total = torch.zeros(len(standard.mean), dtype=torch.float64)
+    squares, count = torch.zeros_like(total), 0
+    for batch in batches:
+        features = batch.features[batch.valid].double()
+        total += features.sum(0)
+        squares += (features * features).sum(0)
+        count += len(features)
+    mean = total / max(count, 1)
+    deviation = (squares / max(count, 1) - mean * mean).clamp(min=0).sqrt()
+    standard.mean.copy_(mean)
+    standard.scale.copy_(torch.where(deviation > SMALLEST_SCALE, deviation, torch.ones_like(deviation)))
+
+
+def with_hits(examples: Sequence[Examples]) -> list[Batch]:
+    """The users who have a hit among their candidates: the others teach nothing.
+
+    Raises:
+        TrainingError: There are none.
     """
     batches = [taught for part in examples for batch in part.batches if (taught := _with_hits(batch)) is not None]
     if not batches:
@@ -51,56 +142,7 @@ def train_network(
             found="none",
             next_step="train on more events, or raise recall.candidates",
         )
-    fit_feature_scale(ranker, batches)
-    optimizer = torch.optim.AdamW(
-        (weight for weight in ranker.parameters() if weight.requires_grad),
-        lr=settings.learning_rate,
-        weight_decay=settings.weight_decay,
-    )
-    steps = sum(math.ceil(len(batch.rows) / settings.batch_users) for batch in batches)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=max(1, steps * epochs))
-    network = by_network(ranker)
-    seed = int(torch.randint(2**31, (), generator=generator))
-    with torch.random.fork_rng(devices=[]), progress.bar("ranker", steps * epochs) as bar:
-        torch.manual_seed(seed)  # dropout has no generator argument
-        for epoch in range(1, epochs + 1):
-            ranker.train()
-            total, done = 0.0, 0
-            for batch in _steps(batches, settings.batch_users, generator):
-                optimizer.zero_grad()
-                loss = listwise_loss((batch.source_scores * ranker.blend).sum(-1) + network(batch), batch)
-                if not torch.isfinite(loss):
-                    raise TrainingError(
-                        "the ranker's loss is not finite",
-                        where=f"epoch {epoch}",
-                        found=str(loss.item()),
-                        next_step="lower ranker.learning_rate",
-                    )
-                loss.backward()
-                torch.nn.utils.clip_grad_norm_(ranker.parameters(), LONGEST_GRADIENT)
-                optimizer.step()
-                schedule.step()
-                total, done = total + loss.item(), done + 1
-                bar.advance(1, f"loss {loss.item():.4f}")
-            progress.record("ranker loss", epoch, total / done)
-            ranker.eval()
-            after_epoch(epoch)
-    ranker.eval()
-
-
-def fit_feature_scale(ranker: Ranker, batches: Sequence[Batch]) -> None:
-    """Stores mean and deviation of each feature over all valid candidates; constant features keep scale 1."""
-    total = torch.zeros(len(ranker.feature_mean), dtype=torch.float64)
-    squares, count = torch.zeros_like(total), 0
-    for batch in batches:
-        features = batch.features[batch.valid].double()
-        total += features.sum(0)
-        squares += (features * features).sum(0)
-        count += len(features)
-    mean = total / max(count, 1)
-    deviation = (squares / max(count, 1) - mean * mean).clamp(min=0).sqrt()
-    ranker.feature_mean.copy_(mean)
-    ranker.feature_scale.copy_(torch.where(deviation > SMALLEST_SCALE, deviation, torch.ones_like(deviation)))
+    return batches
 
 
 def _with_hits(batch: Batch) -> Batch | None:

@@ -18,7 +18,7 @@ from training.models.ranker_features import candidate_features
 from training.models.ranker_merge import merge
 from training.ranking.choosing import blend_shares, choose_blend, choose_network
 from training.ranking.examples import Batch, Examples
-from training.ranking.scoring import by_blend, by_network, listwise_loss, mean_auc, mean_loss, ndcg_of_users, scores_of
+from training.ranking.scoring import by_blend, by_member, listwise_loss, mean_auc, mean_loss, ndcg_of_users, scores_of
 from training.ranking.training import train_network
 
 SETTINGS = RankerSettings(epochs=30, learning_rate=0.01, weight_decay=0.0, dropout=0.0, batch_users=16)
@@ -45,7 +45,8 @@ def hidden_examples(ranker: Ranker, seed: int, users: int = 48, hits_per_user: i
         labels,
     )
     owners, places = torch.nonzero(labels, as_tuple=True)
-    return Examples((batch,), truth_of(owners.numpy(), merged.rows[owners, places].numpy(), users))
+    truth = truth_of(owners.numpy(), merged.rows[owners, places].numpy(), users)
+    return Examples((batch,), truth, np.arange(users))
 
 
 def trained(seed: int = 0, epochs: int = 30) -> tuple[Ranker, Examples]:
@@ -66,7 +67,7 @@ def test_network_overfits_one_batch(fitted: tuple[Ranker, Examples]) -> None:
     total = [
         blend + more
         for blend, more in zip(
-            scores_of(by_blend(ranker.blend.tolist()), examples), scores_of(by_network(ranker), examples), strict=True
+            scores_of(by_blend(ranker.blend.tolist()), examples), scores_of(by_member(ranker), examples), strict=True
         )
     ]
     assert before > 3.0
@@ -77,7 +78,7 @@ def test_network_finds_a_signal_that_recall_lacks_for_other_users(fitted: tuple[
     ranker, _ = fitted
     unseen = hidden_examples(ranker, seed=2)
     assert mean_auc(scores_of(by_blend([1.0, 1.0]), unseen), unseen) < 0.6
-    assert mean_auc(scores_of(by_network(ranker), unseen), unseen) > 0.95
+    assert mean_auc(scores_of(by_member(ranker), unseen), unseen) > 0.95
 
 
 def test_training_repeats_exactly_by_seed() -> None:
@@ -97,7 +98,9 @@ def test_training_without_any_hit_is_an_error() -> None:
     ranker = random_ranker(trained=False)
     examples = hidden_examples(ranker, seed=1)
     batch = examples.batches[0]
-    empty = Examples((dataclasses.replace(batch, labels=torch.zeros_like(batch.labels)),), examples.truth)
+    empty = Examples(
+        (dataclasses.replace(batch, labels=torch.zeros_like(batch.labels)),), examples.truth, examples.users
+    )
     with pytest.raises(TrainingError, match="nothing to learn"):
         train_network(ranker, (empty,), SETTINGS, epochs=1, generator=torch.Generator())
 
@@ -122,7 +125,7 @@ def test_choice_uses_a_network_that_helps() -> None:
     )
     assert choice.strength > 0
     assert choice.gain > 0.2
-    assert not ranker.network.output.weight.any()  # the trial was a copy
+    assert not ranker.correction.members[0].network.output.weight.any()  # the trial was a copy
 
 
 def test_choice_leaves_the_blend_when_the_future_differs() -> None:
@@ -134,7 +137,7 @@ def test_choice_leaves_the_blend_when_the_future_differs() -> None:
     )
     owners, places = torch.nonzero(by_recall, as_tuple=True)
     truth = truth_of(owners.numpy(), batch.rows[owners, places].numpy(), len(batch.rows))
-    decide = Examples((dataclasses.replace(batch, labels=by_recall),), truth)
+    decide = Examples((dataclasses.replace(batch, labels=by_recall),), truth, future.users)
     choice = choose_network(
         ranker, hidden_examples(ranker, seed=1), decide, SETTINGS, generator=torch.Generator().manual_seed(0)
     )
@@ -150,7 +153,7 @@ def test_blend_trusts_the_source_that_is_right(source: int) -> None:
     labels = torch.zeros_like(right).scatter_(1, right.topk(4, 1).indices, 1.0)
     owners, places = torch.nonzero(labels, as_tuple=True)
     truth = truth_of(owners.numpy(), batch.rows[owners, places].numpy(), len(batch.rows))
-    weights = choose_blend((Examples((dataclasses.replace(batch, labels=labels),), truth),))
+    weights = choose_blend((Examples((dataclasses.replace(batch, labels=labels),), truth, examples.users),))
     assert weights[source] > weights[1 - source]
 
 
@@ -173,7 +176,9 @@ def test_ndcg_counts_hits_that_recall_missed() -> None:
     )
     ideal = sum(1 / np.log2(place + 2) for place in range(3))
     wanted = sum(1 / np.log2(place + 2) for place in range(2)) / ideal
-    assert ndcg_of_users(perfect, Examples(examples.batches, missed)).tolist() == pytest.approx([wanted] * 3)
+    assert ndcg_of_users(perfect, Examples(examples.batches, missed, examples.users)).tolist() == pytest.approx(
+        [wanted] * 3
+    )
 
 
 @pytest.mark.parametrize("sources", [1, 2, 3, 4])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -12,6 +14,7 @@ from core.settings import Settings, load_settings
 from core.tensors import MASKED
 from core.vocabulary import Vocabulary
 from training.models.ranker import ItemTables, Ranker, RankerShape
+from training.models.ranker_members import NetworkMember
 from training.models.ranker_shape import STATISTICS
 
 DAY = 86_400.0
@@ -101,7 +104,8 @@ def random_ranker(
         ranker = Ranker(shape, random_tables(n_items, 8, 4, generator)).eval()
     if trained:
         with torch.no_grad():
-            ranker.network.output.weight.normal_(std=0.3, generator=generator)
+            network = cast(NetworkMember, ranker.correction.members[0])
+            network.network.output.weight.normal_(std=0.3, generator=generator)
     return ranker
 
 
