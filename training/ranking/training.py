@@ -105,7 +105,7 @@ def train_linear(ranker: Ranker, examples: Sequence[Examples], *, member: int) -
         return total
 
     optimizer.step(loss)
-    check_finite(float(linear.weight.sum()), "linear ranker", 1, "check the item attributes and values")
+    check_finite(float(linear.weight.detach().sum()), "linear ranker", 1, "check the item attributes and values")
 
 
 def blended(ranker: Ranker, batch: Batch) -> Tensor:

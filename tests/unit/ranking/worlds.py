@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -14,7 +12,7 @@ from core.settings import Settings, load_settings
 from core.tensors import MASKED
 from core.vocabulary import Vocabulary
 from training.models.ranker import ItemTables, Ranker, RankerShape
-from training.models.ranker_members import NetworkMember
+from training.models.ranker_members import LinearMember, NetworkMember, TreesMember
 from training.models.ranker_shape import STATISTICS
 
 DAY = 86_400.0
@@ -94,18 +92,35 @@ def random_tables(n_items: int, dimension: int, content: int, generator: torch.G
 
 
 def random_ranker(
-    *, n_items: int = 50, candidates: int = 12, returned: int = 10, trained: bool = True, seed: int = 0
+    *,
+    n_items: int = 50,
+    candidates: int = 12,
+    returned: int = 10,
+    trained: bool = True,
+    members: tuple[str, ...] = ("network",),
+    seed: int = 0,
 ) -> Ranker:
-    """A ranker over noise; ``trained`` gives its last layer weights, which are zero otherwise."""
+    """A ranker over noise; ``trained`` gives its members weights, which are zero otherwise."""
     generator = torch.Generator().manual_seed(seed)
-    shape = RankerShape(n_items, SOURCES, candidates, returned, 8, 4, ITEM_COLUMNS, USER_COLUMNS, 4, 2, (16, 8), 0.1)
+    shape = RankerShape(
+        n_items, SOURCES, candidates, returned, 8, 4, ITEM_COLUMNS, USER_COLUMNS, 4, 2, (16, 8), 0.1,
+        members, trees=6, tree_depth=3,
+    )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         ranker = Ranker(shape, random_tables(n_items, 8, 4, generator)).eval()
     if trained:
         with torch.no_grad():
-            network = cast(NetworkMember, ranker.correction.members[0])
-            network.network.output.weight.normal_(std=0.3, generator=generator)
+            for member in ranker.correction.members:
+                if isinstance(member, NetworkMember):
+                    member.network.output.weight.normal_(std=0.3, generator=generator)
+                elif isinstance(member, LinearMember):
+                    member.weight.normal_(std=0.3, generator=generator)
+                elif isinstance(member, TreesMember):
+                    member.sum.features.random_(0, 20, generator=generator)
+                    member.sum.thresholds.normal_(generator=generator)
+                    member.sum.leaves.normal_(std=0.3, generator=generator)
+            ranker.correction.gate.normal_(std=0.2 * (len(members) > 1), generator=generator)
     return ranker
 
 

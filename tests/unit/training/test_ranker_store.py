@@ -19,8 +19,9 @@ def stored(ranker: Ranker, var: Path) -> Artifact:
     return draft.finished()
 
 
-def test_loaded_ranker_answers_as_the_saved_one(tmp_path: Path) -> None:
-    ranker, inputs = random_ranker(), random_inputs(4, 16)
+@pytest.mark.parametrize("members", [("network",), ("network", "trees", "linear"), ("trees",)])
+def test_loaded_ranker_answers_as_the_saved_one(members: tuple[str, ...], tmp_path: Path) -> None:
+    ranker, inputs = random_ranker(members=members), random_inputs(4, 16)
     ranker.blend.copy_(torch.tensor([0.2, 1.4]))
     ranker.strength.fill_(0.5)
     loaded = load_ranker(stored(ranker, tmp_path))
