@@ -153,17 +153,19 @@ def out_of_fold(
     """Per window the blend and every member's correction, ``standard`` ``(U, C, 1 + M)``, out of fold over users."""
     width = 1 + len(ranker.shape.members)
     found = [torch.zeros(len(part), part.batches[0].rows.shape[1], width) for part in examples]
-    for fold in range(FOLDS):
-        trial = copy.deepcopy(ranker)
-        teach = [part.where(part.users % FOLDS != fold) for part in examples]
-        train_members(trial, teach, settings, epochs=epochs, seed=seed, progress=progress)
-        for part, scores in zip(examples, found, strict=True):
-            held = part.where(part.users % FOLDS == fold)
-            if len(held) == 0:
-                continue
+    with progress.bar("ranker folds", FOLDS) as bar:
+        for fold in range(FOLDS):
+            trial = copy.deepcopy(ranker)
+            teach = [part.where(part.users % FOLDS != fold) for part in examples]
+            train_members(trial, teach, settings, epochs=epochs, seed=seed)
             scorers = [by_blend(ranker.blend.tolist()), *(by_member(trial, at) for at in range(width - 1))]
-            columns = [torch.cat(scores_of(scorer, held)) for scorer in scorers]
-            scores[torch.from_numpy(part.users % FOLDS == fold)] = torch.stack(columns, -1)
+            for part, scores in zip(examples, found, strict=True):
+                inside = part.users % FOLDS == fold
+                held = part.where(inside)
+                if len(held):
+                    columns = [torch.cat(scores_of(scorer, held)) for scorer in scorers]
+                    scores[torch.from_numpy(inside)] = torch.stack(columns, -1)
+            bar.advance()
     return [_table(part, scores) for part, scores in zip(examples, found, strict=True)]
 
 
