@@ -37,7 +37,7 @@ def settings_file(outcome: Outcome, path: Path) -> str:
         f"# {outcome.metric} {figure(picked)} ({picked.label}, picked by {outcome.rule} among "
         f"{outcome.count('complete')} complete of {len(outcome.trials)} trials)",
         f"# against {figure(before)} with the settings as they were; measured on: {outcome.scheme}, test never seen.",
-        f"# {FLATTERS}",
+        f"# {gain(outcome)}. {FLATTERS}",
         f"# Use it over the settings that were tuned: conch train --config {path}",
     ]
     sections: dict[str, list[str]] = {}
@@ -59,6 +59,16 @@ def toml(value: Any) -> str:
 def figure(candidate: Candidate) -> str:
     """Quality ± standard error."""
     return f"{candidate.quality:.4f} ± {candidate.standard_error:.4f}"
+
+
+def gain(outcome: Outcome) -> str:
+    """What the pick gains over the settings as they were, on the same users, and whether that is clear."""
+    if outcome.picked is None or outcome.picked.number is None:
+        return "no gain"
+    error = difference_error(outcome.picked, outcome.baseline)
+    found = outcome.picked.quality - outcome.baseline.quality
+    unclear = ", less than two standard errors: may not hold" if abs(found) < 2 * error else ""
+    return f"gain {found:+.4f} ± {error:.4f}{unclear}"
 
 
 def cost(candidate: Candidate) -> str:
@@ -121,7 +131,8 @@ def summary(outcome: Outcome) -> str:
         "",
         f"`conch tune {outcome.model}`, {outcome.date:%Y-%m-%d %H:%M} UTC. {len(outcome.trials)} trials by "
         f"{outcome.sampler} ({states}), {outcome.seconds:.1f} s of trials. "
-        f"{outcome.metric}, measured on: {outcome.scheme}; ± is the standard error over users. {FLATTERS}",
+        f"{outcome.metric}, measured on: {outcome.scheme}; ± is the standard error over users. "
+        f"Picked: {gain(outcome)}. {FLATTERS}",
         "",
         f"| | {outcome.metric} | cost | settings |",
         "|---|---|---|---|",

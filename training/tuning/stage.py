@@ -26,7 +26,7 @@ from training.tuning.outcome import Outcome, outcome_of
 from training.tuning.picking import Limits
 from training.tuning.ranker_objective import RankerJob
 from training.tuning.recall_objective import RecallJob
-from training.tuning.results import BEST, figure, write_results
+from training.tuning.results import BEST, figure, gain, write_results
 from training.tuning.space import FIXED_SECTIONS, SearchSpace, search_space
 from training.tuning.study import Plan, baseline_of, begun, queue_first, run_trials
 from training.tuning.workers import Errand, run_workers
@@ -245,7 +245,7 @@ def _summary_line(outcome: Outcome, seconds: float, folder: Path) -> str:
     if outcome.picked is None:
         end = "nothing keeps to the limits, no best.toml"
     else:
-        end = f"{figure(outcome.picked)} ({outcome.picked.label}), wrote {folder / BEST}"
+        end = f"{figure(outcome.picked)} ({outcome.picked.label}, {gain(outcome)}), wrote {folder / BEST}"
     return (
         f"tune {outcome.model}: {len(outcome.trials)} trials by {outcome.sampler} ({states}) in {seconds:.1f} s, "
         f"{outcome.metric} {figure(outcome.baseline)} as it was, {end}"

@@ -12,6 +12,7 @@ from core.settings import load_settings
 from tests.unit.tuning.studies import HillJob, settings_in, space_of
 from training.tuning.outcome import Outcome
 from training.tuning.picking import Candidate
+from training.tuning.results import gain
 from training.tuning.stage import plan_of, run_study
 
 FEW = ("tune.trials=12",)
@@ -223,6 +224,15 @@ def test_importances_name_every_setting_and_add_up(tmp_path: Path) -> None:
     assert set(outcome.importances) == {"mf.dimension", "mf.popularity", "mf.solver"}
     assert sum(outcome.importances.values()) == pytest.approx(1, abs=0.01)
     assert "rough" not in outcome.importance_note
+
+
+def test_gain_within_its_error_is_called_unclear(tmp_path: Path) -> None:
+    outcome = run(tmp_path, "tune.trials=20")
+    assert outcome.picked is not None
+    sure = replace(outcome, picked=replace(outcome.picked, standard_error=0.01))
+    unsure = replace(outcome, picked=replace(outcome.picked, standard_error=10.0))
+    assert "may not hold" not in gain(sure)
+    assert "may not hold" in gain(unsure)
 
 
 def test_few_trials_have_no_importances(tmp_path: Path) -> None:
