@@ -139,6 +139,8 @@ class MfSettings(EventWeightSettings):
     """Weight of each squared norm, times the row's mass to the power frequency_power."""
     frequency_power: float = Field(1.0, ge=0)
     """How regularisation grows with a row's mass (its event weights plus its share of the zeros)."""
+    user_power: float = Field(0.0, ge=0)
+    """Each event of a user with n events weighs (n / mean n)^-user_power: above 0, long histories say less."""
     popularity: float = Field(0.15, ge=0)
     """Weight of log popularity (summed event weights) in the item bias."""
 

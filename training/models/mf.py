@@ -14,7 +14,7 @@ from core.settings import Settings
 from training.loop import check_finite, check_not_empty
 from training.models import mf_numba, mf_torch
 from training.models.event_weights import EventWeighting
-from training.models.mf_model import MfRecall
+from training.models.mf_model import MfRecall, length_factor
 from training.models.mf_problem import Interactions, Objective, rotate_to_eigenbasis
 from training.models.recall_base import popularity_bias, recent_popularity
 
@@ -40,7 +40,10 @@ def fit_mf(dataset: Dataset, events: Events, settings: Settings, *, seed: int, p
     chosen = settings.mf
     histories = histories_of(events, dataset.n_users)
     weighting = EventWeighting.from_settings(chosen).scaled_to(histories)
-    weights = weighting.of_histories(histories)
+    lengths = histories.lengths
+    mean_length = float(lengths[lengths > 0].mean())
+    factors = length_factor(np.maximum(lengths, 1), mean_length, chosen.user_power)
+    weights = weighting.of_histories(histories) * np.repeat(factors, lengths).astype(np.float32)
     check_finite(float(weights.sum()), "mf", 0, "check the data's values and times, and mf.value_slope")
     by_user, by_item = Interactions.both_ways(histories.starts, histories.item_rows, weights, dataset.n_items)
     pairs = np.count_nonzero(by_user.mass) * np.count_nonzero(by_item.mass)
@@ -59,6 +62,8 @@ def fit_mf(dataset: Dataset, events: Events, settings: Settings, *, seed: int, p
         regularisation=objective.regularisation,
         frequency_power=objective.frequency_power,
         all_items_mass=objective.all_weight * dataset.n_items,
+        user_power=chosen.user_power,
+        mean_length=mean_length,
         candidates=settings.recall.candidates,
     ).eval()
 

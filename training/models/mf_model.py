@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -14,6 +15,23 @@ CG_STEPS = 5
 """Steps of conjugate gradients at request time; three already give the same lists as the exact solve."""
 TINY = 1e-20
 """Keeps 0 / 0 of an empty or solved row at 0; a clamp, since the exporter removes an addition this small."""
+
+Lengths = TypeVar("Lengths", np.ndarray, torch.Tensor)
+
+
+def length_factor(lengths: Lengths, mean_length: float, power: float) -> Lengths:
+    """``(length / mean_length)^-power``: with a power above 0, each event of a long history weighs less.
+
+    Long histories hold most of the events while every user is asked for once; the factor lies between weighting
+    events alike (0) and weighting users alike (1).
+
+    Args:
+        lengths: Events of each user, at least 1, any shape.
+        mean_length: Mean over the training users.
+        power: Not negative.
+    """
+    factor: Lengths = (lengths / mean_length) ** -power
+    return factor
 
 
 class MfRecall(RecallModel):
@@ -32,6 +50,8 @@ class MfRecall(RecallModel):
         regularisation: ``reg``.
         frequency_power: ``nu``.
         all_items_mass: ``a0 I``.
+        user_power: How much less each event of a long history weighs, see :func:`length_factor`.
+        mean_length: Mean number of events of a training user.
         candidates: K.
     """
 
@@ -49,6 +69,8 @@ class MfRecall(RecallModel):
         regularisation: float,
         frequency_power: float,
         all_items_mass: float,
+        user_power: float,
+        mean_length: float,
         candidates: int,
     ) -> None:
         super().__init__(item_vectors, item_bias, empty_bias, candidates)
@@ -57,6 +79,8 @@ class MfRecall(RecallModel):
         self.regularisation = regularisation
         self.frequency_power = frequency_power
         self.all_items_mass = all_items_mass
+        self.user_power = user_power
+        self.mean_length = mean_length
 
     def user_vectors(
         self, rows: torch.Tensor, ages: torch.Tensor, values: torch.Tensor, kinds: torch.Tensor
@@ -64,6 +88,9 @@ class MfRecall(RecallModel):
         """See the base class; the exact minimiser up to ``CG_STEPS`` steps."""
         present = (rows != self.n_items).to(ages.dtype)
         weights = self.weighting.of_tensors(ages, values) * present  # (B, L)
+        if self.user_power:
+            lengths = torch.clamp(present.sum(dim=1, keepdim=True), min=1.0)  # (B, 1)
+            weights = weights * length_factor(lengths, self.mean_length, self.user_power)
         vectors = F.embedding(rows, self.item_vectors)  # (B, L, D), zero where padded
         mass = weights.sum(dim=1, keepdim=True) + self.all_items_mass  # (B, 1)
         diagonal = self.spectrum + self.regularisation * mass**self.frequency_power  # (B, D)
@@ -89,6 +116,8 @@ class MfRecall(RecallModel):
             "regularisation": self.regularisation,
             "frequency_power": self.frequency_power,
             "all_items_mass": self.all_items_mass,
+            "user_power": self.user_power,
+            "mean_length": self.mean_length,
         }
 
     @classmethod
@@ -102,5 +131,7 @@ class MfRecall(RecallModel):
             regularisation=facts["regularisation"],
             frequency_power=facts["frequency_power"],
             all_items_mass=facts["all_items_mass"],
+            user_power=facts["user_power"],
+            mean_length=facts["mean_length"],
             candidates=facts["candidates"],
         )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numba
 import numpy as np
 import pytest
 import torch
 
+from core.dataset import Dataset
 from core.histories import Histories, pad
 from core.tensors import recall_step
 from tests.suites.recall_data import block_dataset
@@ -121,9 +124,23 @@ def trained() -> MfRecall:
     return model
 
 
-def test_fold_in_solves_the_users_problem(trained: MfRecall) -> None:
-    histories = block_dataset().histories(FIT)
-    weights = trained.weighting.of_histories(histories)
+def uneven_dataset() -> Dataset:
+    """Every other user keeps three events only."""
+    dataset = block_dataset()
+    events = dataset.events
+    order = np.argsort(events.user_rows, kind="stable")
+    place = np.empty(len(events), int)
+    place[order] = np.arange(len(events)) % 24  # all have 24 events
+    return replace(dataset, events=events.where((events.user_rows % 2 == 0) | (place < 3)))
+
+
+@pytest.mark.parametrize("user_power", [0.0, 0.7])
+def test_fold_in_solves_the_users_problem(user_power: float) -> None:
+    dataset = uneven_dataset()
+    trained = TestMf.train(dataset, f"mf.user_power={user_power}")
+    histories = dataset.histories(FIT)
+    factors = (np.maximum(histories.lengths, 1) / histories.lengths.mean()) ** -user_power
+    weights = trained.weighting.of_histories(histories) * np.repeat(factors, histories.lengths).astype(np.float32)
     interactions, _ = Interactions.both_ways(histories.starts, histories.item_rows, weights, trained.n_items)
     objective = Objective(trained.all_items_mass / trained.n_items, trained.regularisation, trained.frequency_power)
     expected = exact_half_step(interactions, trained.item_vectors[:-1].numpy(), objective)
