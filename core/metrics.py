@@ -203,5 +203,29 @@ def intra_list_diversity(lists: np.ndarray, codes: np.ndarray, widest: int = 20)
     return total / pairs if pairs else float("nan")
 
 
+def vector_diversity(lists: np.ndarray, vectors: np.ndarray) -> float:
+    """Mean over users of the mean of ``1 - cosine`` over all pairs of items in a list (Ziegler et al. 2005).
+
+    >>> vectors = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
+    >>> vector_diversity(np.array([[0, 1], [0, 2]]), vectors)
+    1.5
+
+    Args:
+        lists: int ``(U, k)``, -1 where a list is short.
+        vectors: float ``(I, D)`` or more rows, of length 1 or 0; a vector of length 0 is at distance 1 from all.
+
+    Returns:
+        0 (all alike) to 2 (opposites); NaN where no list has two items.
+    """
+    known = (lists >= 0)[:, :, None]
+    shown = np.where(known, vectors[lists], 0).astype(np.float64)  # (U, k, D)
+    total = shown.sum(1)
+    # Over ordered pairs, the cosines add up to |sum|^2 minus each vector's own square.
+    cosines = (total * total).sum(1) - (shown * shown).sum((1, 2))
+    sizes = known.sum((1, 2))
+    pairs = sizes * (sizes - 1)
+    return float((1 - cosines[pairs > 0] / pairs[pairs > 0]).mean()) if (pairs > 0).any() else float("nan")
+
+
 def _ratio(value: np.ndarray, base: np.ndarray) -> np.ndarray:
     return np.divide(value, base, out=np.full(len(base), np.nan), where=base > 0)

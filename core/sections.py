@@ -326,6 +326,30 @@ class RatingSettings(Section):
     weight_decay: float = Field(0.01, ge=0)
 
 
+class RerankSettings(Section):
+    """Variety and business rules over the ranked candidates, see serving/rerank.py."""
+
+    method: Literal["none", "mmr", "dpp"] = "dpp"
+    """mmr: each item unlike the nearest one above it. dpp: the list spans as much as it can. none: rules alone."""
+    diversity: float = Field(0.0, ge=0, le=1)
+    """Weight of variety against the score where a request names none; 0 leaves the ranking as it is."""
+    pool: int = Field(100, ge=1)
+    """Ranked candidates that compete for the places of a list; more than serving.max_k changes nothing."""
+    rules: Path | None = None
+    """TOML file of items to exclude, boost and cap, see pipeline/rules.py."""
+
+
+class SimilarSettings(Section):
+    """Similar items and users as served models, from the vectors of a recall source."""
+
+    source: str = "gat"
+    """Recall source whose vectors say how alike items and users are; the first one where this is not trained."""
+    items: bool = True
+    """Serve similar items."""
+    users: bool = False
+    """Serve similar users, for analysts: the release then holds a vector of every user, and answers name users."""
+
+
 class ExportSettings(Section):
     opset: int = 20
     """ONNX opset; 20 is read by every current ONNX Runtime and TensorRT 10/11."""

@@ -28,7 +28,9 @@ from core.sections import (
     RankerSettings,
     RatingSettings,
     RecallSettings,
+    RerankSettings,
     ServingSettings,
+    SimilarSettings,
     SpectralSettings,
     TrainSettings,
     TuneSettings,
@@ -56,6 +58,8 @@ class Settings(BaseModel):
     ranker: RankerSettings = RankerSettings()
     rating: RatingSettings = RatingSettings()
     export: ExportSettings = ExportSettings()
+    rerank: RerankSettings = RerankSettings()
+    similar: SimilarSettings = SimilarSettings()
     serving: ServingSettings = ServingSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     tune: TuneSettings = TuneSettings()

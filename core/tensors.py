@@ -7,7 +7,7 @@ Shapes leave out the batch axis B. A string names an axis (see ``core``); ``-1``
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import numpy as np
@@ -78,6 +78,14 @@ EXCLUDE_ITEMS = TensorSpec(
     "exclude_items", DType.STRING, ("X",), "items that must not come back; '' is none", optional=True
 )
 K_RETURNED = TensorSpec("k", DType.INT32, (1,), "how many items to return")
+DIVERSITY = TensorSpec(
+    "diversity",
+    DType.FP32,
+    (1,),
+    "0 ranks by score alone, 1 by variety alone; the release's default where it is left out",
+    optional=True,
+)
+LIKE_ITEMS = TensorSpec("items", DType.STRING, ("S",), "items to find similar ones to; '' is none")
 
 # --- context: strings become rows ----------------------------------------------------------------
 HISTORY_ROWS = TensorSpec(
@@ -119,12 +127,20 @@ REASON_ROWS = TensorSpec(
 REASON_WEIGHTS = TensorSpec(
     "reason_weights", DType.FP32, ("R", EXPLANATIONS), "their attention weights, 0..1, 0 where none"
 )
+FINAL_ORDER = TensorSpec(
+    "final_order", DType.INT32, (1,), "1 where the order stands: nothing is re-ranked or capped", optional=True
+)
+
+# --- similar users -------------------------------------------------------------------------------
+NEAREST_USER_ROWS = TensorSpec("nearest_user_rows", DType.INT64, ("R",), "users with the closest vectors, best first")
+NEAREST_USER_SCORES = TensorSpec("nearest_user_scores", DType.FP32, ("R",), "their cosines; <= MASKED marks no user")
 
 # --- the response --------------------------------------------------------------------------------
 ITEM_IDS = TensorSpec("item_ids", DType.STRING, ("k",), "external item ids, best first; '' pads short lists")
-SCORES = TensorSpec("scores", DType.FP32, ("k",), "ranking scores (unbounded); 0 where padded")
+SCORES = TensorSpec("scores", DType.FP32, ("k",), "ranking scores (unbounded) or cosines; 0 where padded")
 REASON_IDS = TensorSpec("reason_ids", DType.STRING, ("k", EXPLANATIONS), "the user's own items behind each item")
 REASON_SHARES = TensorSpec("reason_shares", DType.FP32, ("k", EXPLANATIONS), "their attention weights, 0..1")
+USER_IDS = TensorSpec("user_ids", DType.STRING, ("k",), "external user ids, best first; '' pads short lists")
 RELEASE = TensorSpec("release", DType.STRING, (1,), "id of the release that answered")
 
 # --- ratings: a model of its own beside the recommendations -----------------------------------------
@@ -151,17 +167,38 @@ class StepSpec:
 HISTORY = (HISTORY_ROWS, HISTORY_AGES, HISTORY_VALUES, HISTORY_KINDS)
 
 CONTEXT = StepSpec(
-    "context", "python", (USER_ID, SESSION_ITEMS, EXCLUDE_ITEMS), (*HISTORY, EXCLUDE_ROWS, USER_FEATURES)
+    "context",
+    "python",
+    (replace(USER_ID, optional=True), SESSION_ITEMS, EXCLUDE_ITEMS),  # a request for similar items names no user
+    (*HISTORY, EXCLUDE_ROWS, USER_FEATURES),
 )
 RANK = "rank"
 """Name of the rank step; its inputs depend on the sources."""
 RESPOND = StepSpec(
     "respond",
     "python",
-    (K_RETURNED, RANKED_ROWS, RANKED_SCORES, REASON_ROWS, REASON_WEIGHTS),
+    (K_RETURNED, DIVERSITY, RANKED_ROWS, RANKED_SCORES, REASON_ROWS, REASON_WEIGHTS, FINAL_ORDER),
     (ITEM_IDS, SCORES, REASON_IDS, REASON_SHARES, RELEASE),
 )
-ENSEMBLE = StepSpec("recommend", "ensemble", (USER_ID, SESSION_ITEMS, EXCLUDE_ITEMS, K_RETURNED), RESPOND.outputs)
+ENSEMBLE = StepSpec(
+    "recommend", "ensemble", (USER_ID, SESSION_ITEMS, EXCLUDE_ITEMS, K_RETURNED, DIVERSITY), RESPOND.outputs
+)
+
+NEAREST_ITEMS = StepSpec(
+    "nearest_items",
+    "onnxruntime",
+    (HISTORY_ROWS, EXCLUDE_ROWS),
+    (RANKED_ROWS, RANKED_SCORES, REASON_ROWS, REASON_WEIGHTS, FINAL_ORDER),
+)
+NEAREST_USERS = StepSpec("nearest_users", "onnxruntime", HISTORY, (NEAREST_USER_ROWS, NEAREST_USER_SCORES))
+NAME_USERS = StepSpec(
+    "name_users",
+    "python",
+    (USER_ID, K_RETURNED, NEAREST_USER_ROWS, NEAREST_USER_SCORES),
+    (USER_IDS, SCORES, RELEASE),
+)
+SIMILAR_ITEMS = StepSpec("similar_items", "ensemble", (LIKE_ITEMS, EXCLUDE_ITEMS, K_RETURNED), RESPOND.outputs)
+SIMILAR_USERS = StepSpec("similar_users", "ensemble", (USER_ID, SESSION_ITEMS, K_RETURNED), NAME_USERS.outputs)
 
 
 def recall_step(source: str) -> StepSpec:
@@ -187,29 +224,6 @@ def graph_steps(sources: Sequence[str]) -> tuple[StepSpec, ...]:
     return (*map(recall_step, sources), rank_step(sources))
 
 
-def steps(sources: Sequence[str]) -> tuple[StepSpec, ...]:
-    """The ensemble's steps in order; the recall steps run in parallel."""
-    return (CONTEXT, *graph_steps(sources), RESPOND)
-
-
-@dataclass(frozen=True)
-class Extra:
-    """A model that a release may serve beside ``recommend``: its ensemble, and the steps that are its own.
-
-    Attributes:
-        ensemble: Name, inputs and outputs.
-        own: Its steps after ``context``, in order.
-    """
-
-    ensemble: StepSpec
-    own: tuple[StepSpec, ...]
-
-    @property
-    def steps(self) -> tuple[StepSpec, ...]:
-        """All steps in order."""
-        return (CONTEXT, *self.own)
-
-
 RATE_ITEMS = StepSpec("rate_items", "python", (ASKED_ITEMS,), (ASKED_ROWS, ASKED_KNOWN, RELEASE))
 RATING = StepSpec(
     "rating",
@@ -223,5 +237,3 @@ RATE = StepSpec(
     (USER_ID, SESSION_ITEMS, EXCLUDE_ITEMS, ASKED_ITEMS),
     (RATINGS, LIKE_PROBABILITIES, ASKED_KNOWN, RELEASE),
 )
-EXTRAS = {RATE.name: Extra(RATE, (RATE_ITEMS, RATING))}
-"""By name of the ensemble."""

@@ -6,15 +6,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
+from core.ensembles import EXTRAS, Ensemble, leaf_steps, served_ensembles
 from core.sections import ServingSettings
 from core.settings import ROOT, Settings
-from core.tensors import ENSEMBLE, EXTRAS, DType, StepSpec, TensorSpec, steps
+from core.tensors import DType, StepSpec, TensorSpec
 
 COMMITTED = ROOT / "model_repository"
 DEFAULT_FEATURES = 1
@@ -32,9 +33,9 @@ def render_configs(
     sizes: dict[str, int],
     max_batch: int,
     serving: ServingSettings | None = None,
-    extras: Sequence[str] = (),
+    extras: Collection[str] = (),
 ) -> dict[str, str]:
-    """Text of config.pbtxt for each leaf and each ensemble, by model name.
+    """Text of config.pbtxt for each leaf and for each ensemble, by model name.
 
     Args:
         version: The release's version number; leaves serve only it and every ensemble step is pinned to it.
@@ -42,15 +43,12 @@ def render_configs(
         sizes: The axes that this release fixes: K, R, F. Others stay dynamic.
         max_batch: Largest batch of every model.
         serving: Instances, threads, queues; the defaults when None.
-        extras: Names in ``core.tensors.EXTRAS``.
+        extras: Names in ``core.ensembles.EXTRAS``.
     """
     serving = serving or ServingSettings()
-    leaves = (*steps(sources), *(spec for name in extras for spec in EXTRAS[name].own))
-    configs = [leaf_config(spec, (version,), sizes, max_batch, serving) for spec in leaves]
-    configs.append(ensemble_config(ENSEMBLE, steps(sources), version, sizes, max_batch))
-    configs += [
-        ensemble_config(EXTRAS[name].ensemble, EXTRAS[name].steps, version, sizes, max_batch) for name in extras
-    ]
+    ensembles = served_ensembles(sources, extras)
+    configs = [leaf_config(spec, (version,), sizes, max_batch, serving) for spec in leaf_steps(ensembles)]
+    configs += [ensemble_config(ensemble, version, sizes, max_batch) for ensemble in ensembles]
     return {config.name: config_text(config) for config in configs}
 
 
@@ -83,26 +81,23 @@ def leaf_config(
     return config
 
 
-def ensemble_config(
-    ensemble: StepSpec, parts: Sequence[StepSpec], version: int, sizes: dict[str, int], max_batch: int
-) -> pb.ModelConfig:
+def ensemble_config(ensemble: Ensemble, version: int, sizes: dict[str, int], max_batch: int) -> pb.ModelConfig:
     """Config of an ensemble: every step pinned to ``version``, since unpinned steps mix two releases in one answer."""
+    spec = ensemble.spec
     config = pb.ModelConfig(
-        name=ensemble.name,
+        name=spec.name,
         platform="ensemble",
         max_batch_size=max_batch,
-        input=[_input(tensor, sizes, ragged=False) for tensor in ensemble.inputs],
-        output=[pb.ModelOutput(name=t.name, data_type=_type(t.dtype), dims=t.dims(sizes)) for t in ensemble.outputs],
+        input=[_input(tensor, sizes, ragged=False) for tensor in spec.inputs],
+        output=[pb.ModelOutput(name=t.name, data_type=_type(t.dtype), dims=t.dims(sizes)) for t in spec.outputs],
         version_policy=pb.ModelVersionPolicy(specific=pb.ModelVersionPolicy.Specific(versions=[version])),
     )
-    used = {tensor.name for spec in parts for tensor in spec.inputs} | {tensor.name for tensor in ensemble.outputs}
-    for spec in parts:
-        step = config.ensemble_scheduling.step.add(model_name=spec.name, model_version=version)
-        for tensor in spec.inputs:
-            step.input_map[tensor.name] = tensor.name
-        for tensor in spec.outputs:
-            if tensor.name in used:  # Triton 2.51 refuses an ensemble that maps a tensor which nothing reads
-                step.output_map[tensor.name] = tensor.name
+    for leaf, inputs, outputs in ensemble.wires():
+        step = config.ensemble_scheduling.step.add(model_name=leaf.name, model_version=version)
+        for name, tensor in inputs.items():
+            step.input_map[name] = tensor
+        for name, tensor in outputs.items():
+            step.output_map[name] = tensor
     return config
 
 

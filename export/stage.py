@@ -18,15 +18,16 @@ from core.tensors import (
     HISTORY_KINDS,
     HISTORY_ROWS,
     HISTORY_VALUES,
-    RANK,
     RATE,
     RATING,
+    RECALL_PREFIX,
     USER_FEATURES,
     StepSpec,
     graph_steps,
 )
 from export.onnx_graph import export_graph, fixed_axes
 from export.parity import Comparison, Feeds, as_report, check_parity, run_torch
+from export.similar import similar_extras, similar_graphs
 from training.models.ranker import load_ranker
 from training.models.recall import load_model
 from training.ratings.store import KIND as RATING_KIND
@@ -41,7 +42,7 @@ def export_models(settings: Settings, progress: Progress = SILENT) -> Artifact:
     """Exports the newest ranker with the recall models and dataset it was trained on.
 
     So it does the newest rating model where that was trained on the same splits of the same dataset. Writes
-    recall_<source>.onnx, rank.onnx, rating.onnx and parity.json.
+    recall_<source>.onnx, rank.onnx, nearest_<noun>.onnx, rating.onnx and parity.json.
 
     Raises:
         ArtifactError: Nothing trained yet.
@@ -54,21 +55,24 @@ def export_models(settings: Settings, progress: Progress = SILENT) -> Artifact:
     data, *recall = (parent_artifact(ranker, var, kind) for kind in ("dataset", *sources))
     dataset = load_dataset(data)
     rating = matching_rating(ranker, settings)
-    modules: list[nn.Module] = [*map(load_model, recall), last, *map(load_rating, rating)]
-    specs = (*graph_steps(sources), *(RATING for _ in rating))
+    models = dict(zip(sources, map(load_model, recall), strict=True))
+    histories = dataset.histories(settings.train.fit)
+    served: list[tuple[StepSpec, nn.Module]] = list(zip(graph_steps(sources), [*models.values(), last], strict=True))
+    served += similar_graphs(settings.similar, models, histories, last.shape.returned)
+    served += [(RATING, load_rating(artifact)) for artifact in rating]
     batches = sorted({1, 2, ODD_BATCH, settings.export.max_batch})
     feeds = [sample_requests(dataset, settings, batch) for batch in batches]
     with create_artifact(
         var,
         "graphs",
-        settings={"export": settings.export.model_dump(mode="json")},
+        settings={name: getattr(settings, name).model_dump(mode="json") for name in ("export", "similar")},
         seed=settings.train.seed,
         parents=(data, *recall, ranker, *rating),
     ) as draft:
         results: list[Comparison] = []
         sizes: dict[str, int] = {}
-        with progress.bar("export", len(modules)) as bar:
-            for spec, module in zip(specs, modules, strict=True):
+        with progress.bar("export", len(served)) as bar:
+            for spec, module in served:
                 path = draft.path / f"{spec.name}.onnx"
                 example = {t.name: torch.from_numpy(_example(feeds)[t.name]) for t in spec.inputs}
                 limits = {"opset": settings.export.opset, "max_batch": settings.export.max_batch}
@@ -79,7 +83,7 @@ def export_models(settings: Settings, progress: Progress = SILENT) -> Artifact:
                 sizes |= fixed_axes(path, spec)
                 bar.advance(note=spec.name)
         write_json(draft.path / "parity.json", as_report(results))
-        extras = tuple(RATE.name for _ in rating)
+        extras = (*similar_extras(settings.similar), *(RATE.name for _ in rating))
         draft.tensors |= {"sizes": sizes, "n_items": dataset.n_items, "sources": sources, "extras": extras}
         draft.metrics |= {
             "parity_worst": {
@@ -91,7 +95,7 @@ def export_models(settings: Settings, progress: Progress = SILENT) -> Artifact:
     done = draft.finished()
     size_mb = sum(record.size_bytes for record in done.manifest.files) / 1e6
     progress.say(
-        f"export: {len(modules)} graphs, {size_mb:.1f} MB, parity with torch at batch {', '.join(map(str, batches))}, "
+        f"export: {len(served)} graphs, {size_mb:.1f} MB, parity with torch at batch {', '.join(map(str, batches))}, "
         f"{done.manifest.seconds:.1f} s"
     )
     return done
@@ -141,6 +145,6 @@ def _inputs_of(spec: StepSpec, feed: Feeds) -> Feeds:
 
 
 def _outputs_of(module: nn.Module, spec: StepSpec, feed: Feeds) -> Feeds:
-    if spec.name in (RANK, RATING.name):
-        return {}
+    if not spec.name.startswith(RECALL_PREFIX):
+        return {}  # nothing is computed from it
     return dict(zip((tensor.name for tensor in spec.outputs), run_torch(module.eval(), spec, feed), strict=True))

@@ -124,6 +124,9 @@ def recommend(
     out: Annotated[Path | None, typer.Option(help="CSV to write: user_id,item_id,rank,score.")] = None,
     session: Annotated[list[str] | None, typer.Option(help="Newest item of the session; repeat, oldest first.")] = None,
     exclude: Annotated[list[str] | None, typer.Option(help="Item that must not come back; may repeat.")] = None,
+    diversity: Annotated[
+        float | None, typer.Option(help="0 by score alone, 1 by variety alone; the release's default if not given.")
+    ] = None,
     triton: Annotated[bool, typer.Option(help="Ask the running server instead of the graphs in process.")] = False,
     config: ConfigOption = None,
     set_: SetOption = None,
@@ -132,7 +135,7 @@ def recommend(
     from pipeline.recommend import Ask, recommend_many, recommend_one
 
     settings = settings_from(config, set_)
-    ask = Ask(k, stage, tuple(session or ()), tuple(exclude or ()), triton)
+    ask = Ask(k, stage, tuple(session or ()), tuple(exclude or ()), triton, diversity)
     if users is not None:
         recommend_many(settings, users, out, ask, Terminal())
     elif user is not None:
@@ -141,12 +144,48 @@ def recommend(
         raise typer.BadParameter("give a user id, or --users FILE")
 
 
+similar_app = typer.Typer(no_args_is_help=True, help="Show the items or users that are most like others.")
+app.add_typer(similar_app, name="similar")
+
+
+@similar_app.command("item")
+def similar_item(
+    items: Annotated[list[str], typer.Argument(help="Item ids; several are one question.")],
+    k: Annotated[int, typer.Option(help="How many.")] = 10,
+    triton: Annotated[bool, typer.Option(help="Ask the running server instead of the graphs in process.")] = False,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+) -> None:
+    """The items most like one, or like several together."""
+    from pipeline.similar import show_similar_items
+
+    show_similar_items(settings_from(config, set_), items, k, triton, Console(highlight=False))
+
+
+@similar_app.command("user")
+def similar_user(
+    user: Annotated[str, typer.Argument(help="External user id.")],
+    k: Annotated[int, typer.Option(help="How many.")] = 10,
+    session: Annotated[list[str] | None, typer.Option(help="Newest item of the session; repeat, oldest first.")] = None,
+    triton: Annotated[bool, typer.Option(help="Ask the running server instead of the graphs in process.")] = False,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+) -> None:
+    """The users whose taste is nearest to one's: for analysts. The release needs similar.users = true."""
+    from pipeline.similar import show_similar_users
+
+    show_similar_users(settings_from(config, set_), user, session or [], k, triton, Console(highlight=False))
+
+
 @app.command()
 def evaluate(
     json_file: Annotated[Path | None, typer.Option("--json", help="Where to write all numbers.")] = None,
     split: Annotated[str, typer.Option(help="Split to predict.")] = "test",
     target: Annotated[Target, typer.Option(help="A hit is any later event, or only a liked one.")] = "any",
     ratings: Annotated[bool, typer.Option(help="Measure the newest rating model instead.")] = False,
+    diversity: Annotated[
+        str | None, typer.Option(help="Measure what variety costs at these strengths instead, such as 0,0.1,0.3.")
+    ] = None,
     config: ConfigOption = None,
     set_: SetOption = None,
 ) -> None:
@@ -155,6 +194,13 @@ def evaluate(
         from pipeline.ratings import evaluate_ratings
 
         evaluate_ratings(settings_from(config, set_), split, json_file, Terminal())
+        return
+    if diversity is not None:
+        from pipeline.evaluation import evaluate_diversity
+        from pipeline.tradeoff import read_strengths
+
+        strengths = read_strengths(diversity)
+        evaluate_diversity(settings_from(config, set_), split, strengths, json_file, Terminal(), target)
         return
     from pipeline.evaluation import evaluate_release
 

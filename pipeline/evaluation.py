@@ -13,6 +13,7 @@ from core.dataset import SPLITS, load_dataset
 from core.errors import SettingsError
 from core.sections import Target
 from core.settings import Settings
+from pipeline import tradeoff
 from pipeline.console import Terminal
 from pipeline.measure import evaluate
 from serving.local import LocalPipeline
@@ -47,11 +48,51 @@ def evaluate_release(
     if report["users"]["all"] == 0:
         raise SettingsError("nothing to measure", where=f"split {split}", found="no user has a new item there")
     terminal.console.print(as_table(report, settings.evaluate.ks))
+    _write(report, json_file, terminal)
+    return report
+
+
+def evaluate_diversity(
+    settings: Settings,
+    split: str,
+    strengths: tuple[float, ...],
+    json_file: Path | None,
+    terminal: Terminal,
+    target: Target,
+) -> dict[str, Any]:
+    """Measures what variety costs in the newest release: lists of the first of ``evaluate.ks``.
+
+    Raises:
+        SettingsError: As ``evaluate_release``, or the release keeps no vectors.
+        ArtifactError: No release yet.
+    """
+    var = settings.paths.var
+    release = latest_artifact(var, "release")
+    dataset = load_dataset(parent_artifact(release, var, "dataset"))
+    fit = tuple(release.manifest.tensors["fit"])
+    check_split(split, fit, settings)
+    with LocalPipeline(release.path, threads=settings.serving.local_threads) as pipeline:
+        report = tradeoff.measure_tradeoff(
+            pipeline,
+            dataset,
+            fit=fit,
+            split=split,
+            target=target,
+            k=settings.evaluate.ks[0],
+            strengths=strengths,
+            seed=settings.train.seed,
+        )
+    report = {"release": release.manifest.tensors["release_id"], **report}
+    terminal.console.print(tradeoff.as_table(report))
+    _write(report, json_file, terminal)
+    return report
+
+
+def _write(report: dict[str, Any], json_file: Path | None, terminal: Terminal) -> None:
     if json_file is not None:
         json_file.parent.mkdir(parents=True, exist_ok=True)
         write_json(json_file, report)
         terminal.say(f"evaluate: wrote {json_file}")
-    return report
 
 
 def as_table(report: dict[str, Any], ks: tuple[int, ...]) -> Table:

@@ -66,7 +66,7 @@ def evaluate(
     per_user = {
         name: accuracy_metrics(hits(rows, question.truth), question.truth.sizes, ks) for name, rows in lists.items()
     }
-    codes = _distinct_codes(dataset)
+    codes = distinct_codes(dataset)
     report: dict[str, Any] = {
         "split": split,
         "target": target,
@@ -194,7 +194,7 @@ def _differences(
     return out
 
 
-def _distinct_codes(dataset: Dataset) -> np.ndarray:
+def distinct_codes(dataset: Dataset) -> np.ndarray:
     """Item codes made unique across columns, so that two columns never seem to share a value."""
     codes = dataset.item_features.codes.astype(np.int64)
     offset, at = 0, 0

@@ -6,6 +6,7 @@ import csv
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -31,6 +32,7 @@ class Ask:
         session: Newest items, oldest first.
         exclude: Items that must not come back.
         triton: Ask the running server instead of the graphs in process.
+        diversity: 0 by score alone to 1 by variety alone; None takes the release's default.
     """
 
     k: int
@@ -38,6 +40,7 @@ class Ask:
     session: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     triton: bool = False
+    diversity: float | None = None
 
 
 def recommend_one(settings: Settings, user: str, ask: Ask, console: Console) -> None:
@@ -132,6 +135,7 @@ def _answerer(settings: Settings, ask: Ask, release: Path) -> LocalPipeline | Co
 def _ask(source: LocalPipeline | ConchClient, users: list[str], ask: Ask) -> list[Recommendation]:
     session = [list(ask.session)] * len(users) if ask.session else None
     exclude = [list(ask.exclude)] * len(users) if ask.exclude else None
+    asked: dict[str, Any] = {"k": ask.k, "session_items": session, "exclude": exclude, "diversity": ask.diversity}
     if isinstance(source, ConchClient):
-        return source.recommend(users, k=ask.k, session_items=session, exclude=exclude)
-    return source.recommend(users, k=ask.k, session_items=session, exclude=exclude, stage=ask.stage)
+        return source.recommend(users, **asked)
+    return source.recommend(users, **asked, stage=ask.stage)

@@ -9,13 +9,25 @@ import numpy as np
 
 from core.artifacts import Artifact, create_artifact, latest_artifact, load_artifact, parent_artifact
 from core.dataset import Dataset, load_dataset
+from core.ensembles import leaf_steps, served_ensembles
 from core.progress import SILENT, Progress
 from core.settings import ROOT, Settings
-from core.tensors import CONTEXT, ENSEMBLE, EXTRAS, RATE_ITEMS, RESPOND, steps
+from core.similarity import directions
+from core.tensors import CONTEXT, NAME_USERS, RATE, RATE_ITEMS, RESPOND, SIMILAR_USERS
 from export.config import render_configs
+from export.similar import similar_source
+from pipeline.rules import Rules, load_rules
 from serving.lint import lint_repository
 from serving.release import GRAPH_FILE, REPOSITORY, STEP_FILE, ReleaseInfo
-from serving.state import Catalogue, write_context_state, write_respond_state
+from serving.rerank import ItemTables, Reranker
+from serving.state import (
+    Catalogue,
+    write_catalogue_state,
+    write_context_state,
+    write_respond_state,
+    write_users_state,
+)
+from training.models.recall import load_model
 
 MODEL_SOURCES = ROOT / "model_repository"
 
@@ -33,21 +45,27 @@ def assemble_release(settings: Settings, progress: Progress = SILENT) -> Artifac
     graphs = latest_artifact(var, "graphs")
     data = parent_artifact(graphs, var, "dataset")
     sources = tuple(graphs.manifest.tensors["sources"])
+    extras = tuple(graphs.manifest.tensors["extras"])
     fit = tuple(parent_artifact(graphs, var, sources[0]).manifest.settings["train"]["fit"])
     version = next_version(var)
     with create_artifact(
         var,
         "release",
-        settings={"serving": settings.serving.model_dump(mode="json"), **graphs.manifest.settings},
+        settings={
+            **{name: getattr(settings, name).model_dump(mode="json") for name in ("serving", "rerank")},
+            **graphs.manifest.settings,
+        },
         seed=graphs.manifest.seed,
         parents=(data, graphs),
     ) as draft:
         dataset = load_dataset(data)
+        rules = load_rules(settings.rerank.rules, data, dataset.items)
+        ensembles = served_ensembles(sources, extras)
         info = ReleaseInfo(
             release_id=f"r{version:06d}",
             version=version,
             sources=sources,
-            extras=tuple(graphs.manifest.tensors["extras"]),
+            extras=extras,
             sizes=graphs.manifest.tensors["sizes"],
             n_items=dataset.n_items,
             max_batch=graphs.manifest.settings["export"]["max_batch"],
@@ -58,15 +76,17 @@ def assemble_release(settings: Settings, progress: Progress = SILENT) -> Artifac
         info.write(draft.path)
         repository = draft.path / REPOSITORY
         _write_configs(repository, info, settings)
-        for spec in (*steps(sources), *(own for name in info.extras for own in EXTRAS[name].own)):
+        for spec in leaf_steps(ensembles):
             folder = repository / spec.name / str(version)
             if spec.backend == "python":
                 shutil.copyfile(MODEL_SOURCES / spec.name / "1" / STEP_FILE, folder / STEP_FILE)
             else:
                 shutil.copyfile(graphs.file(f"{spec.name}.onnx"), folder / GRAPH_FILE)
-        _write_states(repository, info, dataset, fit)
-        for name in (*info.extras, ENSEMBLE.name):
-            info.write(repository / name / str(version))  # Triton wants a version folder; artefacts list files
+        model = load_model(parent_artifact(graphs, var, similar_source(settings.similar, sources)))
+        reranker = _reranker(settings, model.similarity_vectors.numpy(), rules)
+        _write_states(repository, info, dataset, fit, reranker, rules)
+        for ensemble in ensembles:  # Triton wants a version folder; artefacts list files
+            info.write(repository / ensemble.spec.name / str(version))
         lint_repository(repository)
         draft.tensors |= {
             "release_id": info.release_id,
@@ -91,20 +111,33 @@ def next_version(var: Path) -> int:
     return 1 + max((int(release.manifest.tensors["version"]) for release in known), default=0)
 
 
+def _reranker(settings: Settings, item_vectors: np.ndarray, rules: Rules) -> Reranker:
+    """What the respond step orders by; without a method it needs no vectors."""
+    chosen = settings.rerank
+    vectors = directions(item_vectors) if chosen.method != "none" else np.zeros((len(item_vectors), 0))
+    tables = ItemTables(vectors.astype(np.float16), rules.boosts, rules.groups, rules.limits)
+    return Reranker(chosen.method, chosen.diversity, chosen.pool, tables)
+
+
 def _write_configs(repository: Path, info: ReleaseInfo, settings: Settings) -> None:
-    texts = render_configs(info.version, info.sources, info.sizes, info.max_batch, settings.serving, extras=info.extras)
+    texts = render_configs(info.version, info.sources, info.sizes, info.max_batch, settings.serving, info.extras)
     for name, text in texts.items():
         (repository / name / str(info.version)).mkdir(parents=True)
         (repository / name / "config.pbtxt").write_text(text, encoding="utf-8")
 
 
-def _write_states(repository: Path, info: ReleaseInfo, dataset: Dataset, fit: tuple[str, ...]) -> None:
+def _write_states(
+    repository: Path, info: ReleaseInfo, dataset: Dataset, fit: tuple[str, ...], reranker: Reranker, rules: Rules
+) -> None:
     fitted = dataset.events.of_splits(fit)
-    catalogue = Catalogue(dataset.items, np.bincount(fitted.item_rows, minlength=dataset.n_items).astype(np.int64))
-    folders = {step: repository / step.name / str(info.version) for step in (CONTEXT, RESPOND)}
+    counts = np.bincount(fitted.item_rows, minlength=dataset.n_items).astype(np.int64)
+    catalogue = Catalogue(dataset.items, counts, rules.excluded)
+    steps = (CONTEXT, RESPOND, NAME_USERS, RATE_ITEMS)
+    folders = {step: repository / step.name / str(info.version) for step in steps}
     histories = dataset.histories(fit)
     write_context_state(folders[CONTEXT], info.release_id, catalogue, dataset.users, histories, dataset.user_features)
-    write_respond_state(folders[RESPOND], info.release_id, catalogue)
-    asked = repository / RATE_ITEMS.name / str(info.version)
-    if asked.is_dir():
-        write_respond_state(asked, info.release_id, catalogue)
+    write_respond_state(folders[RESPOND], info.release_id, catalogue, reranker)
+    if RATE.name in info.extras:
+        write_catalogue_state(folders[RATE_ITEMS], info.release_id, catalogue)
+    if SIMILAR_USERS.name in info.extras:
+        write_users_state(folders[NAME_USERS], info.release_id, dataset.users)

@@ -2,7 +2,8 @@
 
 Every step leaves a repository that serves the old release or the new one, never a mixture, so that a crash at any
 point needs no repair; running it again finishes the job. New versions are staged outside the model folders, on the
-same file system, and renamed in, since Triton reads whatever lies in a model folder. The ensemble is flipped last.
+same file system, and renamed in, since Triton reads whatever lies in a model folder. Ensembles are flipped last: each
+is pinned to one version, and the release is live when `recommend` is.
 """
 
 from __future__ import annotations
@@ -22,15 +23,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 from core.artifacts import MANIFEST, load_artifact, sha256_of, sync_folder
 from core.errors import ReleaseError
 from core.tensors import ENSEMBLE
-from serving.lint import (
-    CONFIG_FILE,
-    ensembles_of,
-    lint_repository,
-    models_of,
-    pinned_version,
-    read_config,
-    signature,
-)
+from serving.lint import CONFIG_FILE, lint_repository, models_of, pinned_version, read_config, signature
 from serving.release import REPOSITORY, STEP_FILE, VERSION_NAME, ReleaseInfo, read_release
 
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
@@ -86,9 +79,10 @@ def install_release(release: Path, repository: Path, after: AfterStep = lambda s
 
 
 def _same_shape(source: Path, repository: Path) -> bool:
-    if models_of(source) != models_of(repository):
+    models = models_of(source)
+    if models != models_of(repository):
         return False
-    for name in models_of(source):
+    for name in models.names:
         new, old = read_config(source / name), read_config(repository / name)
         if signature(new) != signature(old) or new.max_batch_size != old.max_batch_size:
             return False
@@ -108,21 +102,20 @@ def _replace_all(source: Path, repository: Path, staging: Path, after: AfterStep
 
 
 def _add_version(source: Path, repository: Path, staging: Path, old: int, new: int, after: AfterStep) -> None:
-    models, ensembles = models_of(source), ensembles_of(source)
-    leaves = [name for name in models if name not in ensembles]
-    for name in models:
+    models = models_of(source)
+    for name in models.names:
         _install_version(source / name / str(new), repository / name / str(new), staging, is_live=new == old)
         after(f"version of {name}")
-    for name in leaves:
+    for name in models.leaves:
         config = read_config(source / name)
         del config.version_policy.specific.versions[:]
         config.version_policy.specific.versions.extend(sorted({old, new}))
         _replace_config(config, repository / name, staging)
         after(f"config of {name}")
-    for name in ensembles:  # recommend, by which a release counts as live, is the last
+    for name in models.ensembles:  # `recommend`, which says what is live, comes last
         _replace_config(read_config(source / name), repository / name, staging)
-        after("flipped" if name == ENSEMBLE.name else f"config of {name}")
-    for name in models:
+        after("flipped" if name == ENSEMBLE.name else f"{name} flipped")
+    for name in models.names:
         for folder in (repository / name).iterdir():
             if VERSION_NAME.fullmatch(folder.name) and int(folder.name) not in (old, new):
                 folder.rename(staging / f"retired-{name}-{folder.name}")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from core.vocabulary import Vocabulary
-from serving.state import read_respond_state
+from serving.state import read_catalogue_state
 
 Ids = Sequence[str]
 
@@ -22,5 +22,5 @@ def asked_rows(item_ids: Sequence[Ids], items: Vocabulary) -> tuple[np.ndarray, 
 
 def read_asked_state(folder: Path) -> tuple[Vocabulary, str]:
     """The catalogue and the release id from ``repository/rate_items/<version>``."""
-    state = read_respond_state(folder)
-    return Vocabulary(state.item_ids[:-1]), state.release_id
+    catalogue, release_id = read_catalogue_state(folder)
+    return catalogue.items, release_id

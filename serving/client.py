@@ -1,27 +1,27 @@
-"""Typed clients of the ensemble ``recommend``: blocking over gRPC or HTTP, and asynchronous over gRPC."""
+"""Typed clients of the ensembles: blocking over gRPC or HTTP, and asynchronous over gRPC."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import tritonclient.grpc as triton_grpc
 import tritonclient.grpc.aio as triton_aio
 from tritonclient.utils import InferenceServerException
 
-from core.errors import ConchError, RequestError, ServerError
 from core.sections import ServingSettings
-from core.tensors import ENSEMBLE
-from serving.messages import Recommendation, Request, make_request, read_answer
+from core.tensors import ENSEMBLE, SIMILAR_ITEMS, SIMILAR_USERS, StepSpec
+from serving.messages import Recommendation, make_request, read_answer
+from serving.similar import SimilarItems, SimilarUsers, items_request, read_similar_items, read_similar_users
+from serving.transport import Part, explain, inputs_of, outputs_of, parts, target
 
 DEFAULT_ADDRESS = "127.0.0.1:8001"
-DEFAULT_DEADLINE_SECONDS = 5.0
-WIRE = {tensor.name: tensor.dtype.wire for tensor in ENSEMBLE.inputs}
 CHANNEL_OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+T = TypeVar("T")
 
 
 class ConchClient:
@@ -43,7 +43,7 @@ class ConchClient:
         deadline_seconds: float | None = None,
     ) -> None:
         self._http = protocol == "http"
-        self._address, self._deadline_seconds = _target(server, protocol, deadline_seconds)
+        self._address, self._deadline_seconds = target(server, protocol, deadline_seconds)
         self._max_batch: int | None = None
         if self._http:
             import tritonclient.http as triton_http  # brings gevent, which gRPC users should not pay for
@@ -62,6 +62,7 @@ class ConchClient:
         k: int | Sequence[int] = 10,
         session_items: Sequence[Sequence[str]] | None = None,
         exclude: Sequence[Sequence[str]] | None = None,
+        diversity: float | Sequence[float] | None = None,
     ) -> list[Recommendation]:
         """The best items for each user, in the order of ``users``.
 
@@ -70,15 +71,52 @@ class ConchClient:
             k: How many items: one number, or one per user.
             session_items: Per user, the newest item ids of this session, oldest first.
             exclude: Per user, item ids that must not come back.
+            diversity: How varied the lists are, for all or per user: 0 by score alone, 1 by variety alone, None as
+                the release is set. Scores and reasons stay those of the ranking.
 
         Raises:
             RequestError: Something about the request is wrong; nothing was sent, or the server refused it.
             ServerError: The server is not there, too slow, too busy or broken.
         """
-        request = make_request(users, k, session_items, exclude)
-        if len(request) == 1:
-            return self._ask(request)
-        return [answer for part in request.parts(self._largest_batch()) for answer in self._ask(part)]
+        return self._ask_all(ENSEMBLE, make_request(users, k, session_items, exclude, diversity), read_answer)
+
+    def similar_items(
+        self,
+        items: Sequence[str | Sequence[str]],
+        k: int | Sequence[int] = 10,
+        exclude: Sequence[Sequence[str]] | None = None,
+    ) -> list[SimilarItems]:
+        """The items most like others, in the order of ``items``.
+
+        Args:
+            items: One question each: an item id, or several that are asked about together. Unknown ones are ignored.
+            k: How many items: one number, or one per question.
+            exclude: Per question, item ids that must not come back; those asked about never do.
+
+        Raises:
+            RequestError: See ``recommend``.
+            ServerError: See ``recommend``; also where the release does not serve similar items.
+        """
+        return self._ask_all(SIMILAR_ITEMS, items_request(items, k, exclude), read_similar_items)
+
+    def similar_users(
+        self,
+        users: Sequence[str],
+        k: int | Sequence[int] = 10,
+        session_items: Sequence[Sequence[str]] | None = None,
+    ) -> list[SimilarUsers]:
+        """The users of the release most like others, in the order of ``users``: for analysts, never for other users.
+
+        Args:
+            users: External user ids; an unknown one is known by its session alone.
+            k: How many users: one number, or one per user.
+            session_items: Per user, the newest item ids of this session, oldest first.
+
+        Raises:
+            RequestError: See ``recommend``.
+            ServerError: See ``recommend``; also where the release does not serve similar users, as by default.
+        """
+        return self._ask_all(SIMILAR_USERS, make_request(users, k, session_items), read_similar_users)
 
     def is_ready(self) -> bool:
         """True when the server says that the ensemble is loaded; only an answer proves that it works."""
@@ -99,21 +137,30 @@ class ConchClient:
     ) -> None:
         self.close()
 
-    def _ask(self, part: Request) -> list[Recommendation]:
+    def _ask_all(
+        self, spec: StepSpec, request: Part, read: Callable[[Part, dict[str, np.ndarray], float], list[T]]
+    ) -> list[T]:
+        """Sends a request in parts that the server takes."""
+        size = len(request) if len(request) == 1 else self._largest_batch(spec)
+        return [answer for part in parts(request, size) for answer in self._ask(spec, part, read)]
+
+    def _ask(
+        self, spec: StepSpec, part: Part, read: Callable[[Part, dict[str, np.ndarray], float], list[T]]
+    ) -> list[T]:
         started = time.perf_counter()
         try:
-            result = self._triton.infer(ENSEMBLE.name, _inputs(part, self._module), **self._timeout())
+            result = self._triton.infer(spec.name, inputs_of(part, self._module), **self._timeout())
         except (InferenceServerException, OSError) as error:
-            raise explain(error, self._address, self._deadline_seconds) from None
-        return read_answer(part, _outputs(result), (time.perf_counter() - started) * 1_000)
+            raise explain(error, self._address, self._deadline_seconds, spec.name) from None
+        return read(part, outputs_of(result, spec), (time.perf_counter() - started) * 1_000)
 
-    def _largest_batch(self) -> int:
-        """The server's limit, asked once."""
+    def _largest_batch(self, spec: StepSpec) -> int:
+        """The server's limit, asked once: all models of a release share it."""
         if self._max_batch is None:
             try:
-                config = self._triton.get_model_config(ENSEMBLE.name, **self._timeout())
+                config = self._triton.get_model_config(spec.name, **self._timeout())
             except (InferenceServerException, OSError) as error:
-                raise explain(error, self._address, self._deadline_seconds) from None
+                raise explain(error, self._address, self._deadline_seconds, spec.name) from None
             self._max_batch = int(config["max_batch_size"] if self._http else config.config.max_batch_size)
         return self._max_batch
 
@@ -130,7 +177,7 @@ class AsyncConchClient:
     def __init__(
         self, server: str | ServingSettings = DEFAULT_ADDRESS, *, deadline_seconds: float | None = None
     ) -> None:
-        self._address, self._deadline_seconds = _target(server, "grpc", deadline_seconds)
+        self._address, self._deadline_seconds = target(server, "grpc", deadline_seconds)
         self._max_batch: int | None = None
         self._triton = triton_aio.InferenceServerClient(self._address, channel_args=CHANNEL_OPTIONS)
 
@@ -140,31 +187,55 @@ class AsyncConchClient:
         k: int | Sequence[int] = 10,
         session_items: Sequence[Sequence[str]] | None = None,
         exclude: Sequence[Sequence[str]] | None = None,
+        diversity: float | Sequence[float] | None = None,
     ) -> list[Recommendation]:
         """See :meth:`ConchClient.recommend`."""
-        request = make_request(users, k, session_items, exclude)
-        if len(request) == 1:
-            return await self._ask(request)
-        parts = request.parts(await self._largest_batch())
-        return [answer for answers in await asyncio.gather(*map(self._ask, parts)) for answer in answers]
+        return await self._ask_all(ENSEMBLE, make_request(users, k, session_items, exclude, diversity), read_answer)
 
-    async def _ask(self, part: Request) -> list[Recommendation]:
+    async def similar_items(
+        self,
+        items: Sequence[str | Sequence[str]],
+        k: int | Sequence[int] = 10,
+        exclude: Sequence[Sequence[str]] | None = None,
+    ) -> list[SimilarItems]:
+        """See :meth:`ConchClient.similar_items`."""
+        return await self._ask_all(SIMILAR_ITEMS, items_request(items, k, exclude), read_similar_items)
+
+    async def similar_users(
+        self,
+        users: Sequence[str],
+        k: int | Sequence[int] = 10,
+        session_items: Sequence[Sequence[str]] | None = None,
+    ) -> list[SimilarUsers]:
+        """See :meth:`ConchClient.similar_users`."""
+        return await self._ask_all(SIMILAR_USERS, make_request(users, k, session_items), read_similar_users)
+
+    async def _ask_all(
+        self, spec: StepSpec, request: Part, read: Callable[[Part, dict[str, np.ndarray], float], list[T]]
+    ) -> list[T]:
+        size = len(request) if len(request) == 1 else await self._largest_batch(spec)
+        asked = [self._ask(spec, part, read) for part in parts(request, size)]
+        return [answer for answers in await asyncio.gather(*asked) for answer in answers]
+
+    async def _ask(
+        self, spec: StepSpec, part: Part, read: Callable[[Part, dict[str, np.ndarray], float], list[T]]
+    ) -> list[T]:
         started = time.perf_counter()
         try:
             result = await self._triton.infer(
-                ENSEMBLE.name, _inputs(part, triton_grpc), client_timeout=self._deadline_seconds
+                spec.name, inputs_of(part, triton_grpc), client_timeout=self._deadline_seconds
             )
         except (InferenceServerException, OSError) as error:
-            raise explain(error, self._address, self._deadline_seconds) from None
-        return read_answer(part, _outputs(result), (time.perf_counter() - started) * 1_000)
+            raise explain(error, self._address, self._deadline_seconds, spec.name) from None
+        return read(part, outputs_of(result, spec), (time.perf_counter() - started) * 1_000)
 
-    async def _largest_batch(self) -> int:
-        """The server's limit, asked once."""
+    async def _largest_batch(self, spec: StepSpec) -> int:
+        """The server's limit, asked once: all models of a release share it."""
         if self._max_batch is None:
             try:
-                config = await self._triton.get_model_config(ENSEMBLE.name, client_timeout=self._deadline_seconds)
+                config = await self._triton.get_model_config(spec.name, client_timeout=self._deadline_seconds)
             except (InferenceServerException, OSError) as error:
-                raise explain(error, self._address, self._deadline_seconds) from None
+                raise explain(error, self._address, self._deadline_seconds, spec.name) from None
             self._max_batch = int(config.config.max_batch_size)
         return self._max_batch
 
@@ -179,54 +250,3 @@ class AsyncConchClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
-
-
-def explain(error: Exception, address: str, deadline_seconds: float, model: str = ENSEMBLE.name) -> ConchError:
-    """What an error of the transport or of Triton means, and what to do about it."""
-    status = error.status() or "" if isinstance(error, InferenceServerException) else ""
-    message = (error.message() if isinstance(error, InferenceServerException) else str(error)) or repr(error)
-    code = status.rpartition(".")[2]
-    if code in ("INVALID_ARGUMENT", "400"):
-        return RequestError("the server refused the request", where=model, found=message)
-    if "queue size" in message or ("timeout" in message.lower() and "queue" in message.lower()):
-        return ServerError("the server is too busy", where=address, found=message, next_step="try again later")
-    if code in ("DEADLINE_EXCEEDED", "499") or isinstance(error, TimeoutError):
-        return ServerError(
-            "no answer in time", where=address, expected=f"an answer within {deadline_seconds:g} seconds", found=message
-        )
-    if code in ("UNAVAILABLE", "503") or isinstance(error, OSError):
-        return ServerError("no server answers", where=address, found=message, next_step="make serve")
-    if code in ("NOT_FOUND", "404") or "unknown model" in message:
-        return ServerError(
-            f"the server does not serve {model}", where=address, found=message, next_step="conch activate"
-        )
-    return ServerError("the server failed", where=address, found=f"{code} {message}".strip())
-
-
-def _target(server: str | ServingSettings, protocol: str, deadline_seconds: float | None) -> tuple[str, float]:
-    """Address and deadline."""
-    if isinstance(server, str):
-        return server, deadline_seconds or DEFAULT_DEADLINE_SECONDS
-    port = server.http_port if protocol == "http" else server.grpc_port
-    return f"{server.host}:{port}", deadline_seconds or server.deadline_seconds
-
-
-def _inputs(part: Request, module: Any) -> list[Any]:
-    inputs = []
-    for name, array in part.tensors().items():
-        tensor = module.InferInput(name, list(array.shape), WIRE[name])
-        tensor.set_data_from_numpy(array)
-        inputs.append(tensor)
-    return inputs
-
-
-def _outputs(result: Any) -> dict[str, np.ndarray]:
-    outputs = {spec.name: result.as_numpy(spec.name) for spec in ENSEMBLE.outputs}
-    empty = [name for name, array in outputs.items() if array is None or array.size == 0]
-    if empty:
-        raise ServerError(
-            "the server returned empty tensors",
-            where=", ".join(empty),
-            next_step="check that its Python environment has numpy < 2",
-        )
-    return outputs

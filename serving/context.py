@@ -41,7 +41,11 @@ class Context:
 
 
 def build_context(
-    states: UserStates, session_items: Sequence[Ids], exclude_items: Sequence[Ids], items: Vocabulary
+    states: UserStates,
+    session_items: Sequence[Ids],
+    exclude_items: Sequence[Ids],
+    items: Vocabulary,
+    always_excluded: np.ndarray = NO_ROWS,
 ) -> Context:
     """Puts sessions before histories and pads both.
 
@@ -54,12 +58,13 @@ def build_context(
             newest counts.
         exclude_items: Per user, external item ids; "" and unknown ids are ignored.
         items: The catalogue.
+        always_excluded: int64 ``(n,)``, rows that the rules keep out of every answer.
     """
     histories = [
         _with_session(history, items, session) if any(session) else history
         for history, session in zip(states.histories, session_items, strict=True)
     ]
-    excluded = [_known_rows(items, ids) for ids in exclude_items]
+    excluded = [np.append(always_excluded, _known_rows(items, ids)) for ids in exclude_items]
     return Context(pad(_joined(histories), len(items), excluded), states.features)
 
 

@@ -1,7 +1,8 @@
 """Checks a model repository before Triton sees it.
 
 Triton 2.51 aborts on a version name above int64, hangs on a version folder without its model file, reads ``12.tmp``
-as version 12, and takes an ensemble down whose pinned version is not there. All of these are found here instead.
+as version 12, and takes an ensemble down whose pinned version is not there or that has a tensor which nothing reads.
+All of these are found here instead.
 """
 
 from __future__ import annotations
@@ -12,22 +13,20 @@ from pathlib import Path
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
+from core.ensembles import EXTRAS, leaf_steps, served_ensembles
 from core.errors import ReleaseError
-from core.tensors import ENSEMBLE, EXTRAS, RANK, RATE, RATE_ITEMS, RATING, RECALL_PREFIX, steps
+from core.tensors import ENSEMBLE, RECALL_PREFIX
 from serving.release import GRAPH_FILE, RELEASE_FILE, STEP_FILE, VERSION_NAME
-from serving.state import HISTORY_FILE, STATE_FILE, VOCABULARY_FILE
+from serving.state import HISTORY_FILE, RERANK_FILE, STATE_FILE, USERS_FILE, VOCABULARY_FILE
 
 CONFIG_FILE = "config.pbtxt"
-VERSION_FILES: dict[str, frozenset[str]] = {
+STEP_FILES: dict[str, frozenset[str]] = {
     "context": frozenset({STEP_FILE, VOCABULARY_FILE, HISTORY_FILE, STATE_FILE}),
-    "respond": frozenset({STEP_FILE, VOCABULARY_FILE, STATE_FILE}),
-    RANK: frozenset({GRAPH_FILE}),
-    ENSEMBLE.name: frozenset({RELEASE_FILE}),
-    RATE_ITEMS.name: frozenset({STEP_FILE, VOCABULARY_FILE, STATE_FILE}),
-    RATING.name: frozenset({GRAPH_FILE}),
-    RATE.name: frozenset({RELEASE_FILE}),
+    "respond": frozenset({STEP_FILE, VOCABULARY_FILE, RERANK_FILE, STATE_FILE}),
+    "name_users": frozenset({STEP_FILE, USERS_FILE, STATE_FILE}),
+    "rate_items": frozenset({STEP_FILE, VOCABULARY_FILE, STATE_FILE}),
 }
-"""What each model's version folder holds, a recall step's being as rank's: this, and Python's compiled files."""
+"""What the version folder of each python step holds: this, and Python's compiled files."""
 COMPILED = "__pycache__"
 
 
@@ -50,38 +49,63 @@ def lint_repository(repository: Path) -> None:
         raise ReleaseError(
             "no model repository", where=str(repository), next_step="run `conch release`, then `conch activate`"
         )
-    models = sorted(models_of(repository))
-    _expect(repository, "models in the repository", models, sorted(path.name for path in repository.iterdir()))
-    configs = {name: read_config(repository / name) for name in models}
+    models = models_of(repository)
+    _expect(repository, "models in the repository", sorted(models.names), sorted(p.name for p in repository.iterdir()))
+    configs = {name: read_config(repository / name) for name in models.names}
     for name, config in configs.items():
-        _lint_model(repository / name, config)
-    for ensemble in ensembles_of(repository):
-        _lint_ensemble(repository / ensemble / CONFIG_FILE, configs)
-    pins = {pinned_version(configs[name], repository / name) for name in ensembles_of(repository)}
-    _expect(repository, "number of versions that the ensembles are pinned to", 1, len(pins))
+        _lint_model(repository / name, config, models.files[name])
+    for ensemble in models.ensembles:
+        _lint_ensemble(repository / ensemble / CONFIG_FILE, ensemble, configs)
 
 
-def models_of(repository: Path) -> tuple[str, ...]:
-    """Names of the models that a repository should hold: all steps in order, then the ensembles, ``recommend`` last.
+@dataclass(frozen=True)
+class Models:
+    """The models of a repository.
+
+    Attributes:
+        leaves: The steps, those of ``recommend`` first and in order.
+        ensembles: The entry points, ``recommend`` last.
+        files: What the version folders of each hold, compiled files aside.
+    """
+
+    leaves: tuple[str, ...]
+    ensembles: tuple[str, ...]
+    files: dict[str, frozenset[str]]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Leaves, then ensembles."""
+        return (*self.leaves, *self.ensembles)
+
+
+def models_of(repository: Path) -> Models:
+    """What a repository should hold, from the steps of ``recommend`` and from the other ensembles that are there.
 
     Raises:
-        ReleaseError: The ensemble's config cannot be read, or has no recall step.
+        ReleaseError: An ensemble's config cannot be read, or has other steps than it should.
     """
     path = repository / ENSEMBLE.name
-    named = [step.model_name for step in read_config(path).ensemble_scheduling.step]
+    named = _steps_of(path)
     sources = [name.removeprefix(RECALL_PREFIX) for name in named if name.startswith(RECALL_PREFIX)]
     if not sources:
         raise ReleaseError("ensemble has no recall step", where=str(path / CONFIG_FILE), found=", ".join(named))
-    wanted = [spec.name for spec in steps(sources)]
-    _expect(path / CONFIG_FILE, "steps", wanted, named)
-    *extras, last = ensembles_of(repository)
-    own = [spec.name for name in extras for spec in EXTRAS[name].own]
-    return (*wanted, *own, *extras, last)
+    ensembles = served_ensembles(sources, ensembles_of(repository))
+    for ensemble in ensembles:
+        folder = repository / ensemble.spec.name
+        _expect(folder / CONFIG_FILE, "steps", [step.name for step in ensemble.steps], _steps_of(folder))
+    leaves = leaf_steps(ensembles)
+    files = {step.name: STEP_FILES.get(step.name, frozenset({GRAPH_FILE})) for step in leaves}
+    names = tuple(ensemble.spec.name for ensemble in ensembles)
+    return Models(tuple(files), names, files | dict.fromkeys(names, frozenset({RELEASE_FILE})))
 
 
 def ensembles_of(repository: Path) -> tuple[str, ...]:
     """Names of the models that a server loads: the extra ensembles that are there, then ``recommend``."""
     return (*(name for name in EXTRAS if (repository / name).is_dir()), ENSEMBLE.name)
+
+
+def _steps_of(ensemble: Path) -> list[str]:
+    return [step.model_name for step in read_config(ensemble).ensemble_scheduling.step]
 
 
 def read_config(model: Path) -> pb.ModelConfig:
@@ -120,7 +144,7 @@ def pinned_version(config: pb.ModelConfig, where: Path) -> int:
     return int(next(iter(pins.values())))
 
 
-def _lint_model(model: Path, config: pb.ModelConfig) -> None:
+def _lint_model(model: Path, config: pb.ModelConfig, files: frozenset[str]) -> None:
     path = model / CONFIG_FILE
     _expect(path, "name", model.name, config.name)
     if config.max_batch_size < 1:
@@ -141,7 +165,7 @@ def _lint_model(model: Path, config: pb.ModelConfig) -> None:
                 expected=f"{CONFIG_FILE} and folders named {VERSION_NAME.pattern}",
             )
         versions.add(entry.name)
-        _lint_version(entry, VERSION_FILES[RANK if model.name.startswith(RECALL_PREFIX) else model.name])
+        _lint_version(entry, files)
     missing = wanted - versions
     if missing:
         raise ReleaseError(
@@ -162,8 +186,8 @@ def _lint_version(folder: Path, files: frozenset[str]) -> None:
     _expect(folder, "files of the version", sorted(files), sorted(entry.name for entry in entries))
 
 
-def _lint_ensemble(path: Path, configs: dict[str, pb.ModelConfig]) -> None:
-    ensemble = configs[path.parent.name]
+def _lint_ensemble(path: Path, name: str, configs: dict[str, pb.ModelConfig]) -> None:
+    ensemble = configs[name]
     version = pinned_version(ensemble, path)
     scheduled = ensemble.ensemble_scheduling.step
     tensors = dict(signature(ensemble).inputs)
@@ -183,15 +207,20 @@ def _lint_ensemble(path: Path, configs: dict[str, pb.ModelConfig]) -> None:
                 expected=f"at most {leaf.max_batch_size}",
                 found=str(ensemble.max_batch_size),
             )
-        for name, kind in signature(leaf).outputs.items():
-            if name in step.output_map:
-                tensors[step.output_map[name]] = kind
+        for output, kind in signature(leaf).outputs.items():
+            if output in step.output_map:
+                tensors[step.output_map[output]] = kind
     for step in scheduled:
-        wanted = signature(configs[step.model_name]).inputs
-        for name, kind in wanted.items():
-            _expect(path, f"tensor for input {name} of {step.model_name}", kind, tensors.get(step.input_map[name]))
-    for name, kind in signature(ensemble).outputs.items():
-        _expect(path, f"output {name}", kind, tensors.get(name))
+        leaf = configs[step.model_name]
+        optional = {tensor.name for tensor in leaf.input if tensor.optional}
+        for given, kind in signature(leaf).inputs.items():
+            if given in optional and given not in step.input_map:
+                continue
+            _expect(path, f"tensor for input {given} of {step.model_name}", kind, tensors.get(step.input_map[given]))
+    for output, kind in signature(ensemble).outputs.items():
+        _expect(path, f"output {output}", kind, tensors.get(output))
+    read = {tensor for step in scheduled for tensor in step.input_map.values()} | set(signature(ensemble).outputs)
+    _expect(path, "tensors that nothing reads", [], sorted(set(tensors) - read))
 
 
 def _expect(where: Path, what: str, expected: object, found: object) -> None:

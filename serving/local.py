@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -28,9 +29,12 @@ from core.tensors import (
 )
 from serving.context import build_context
 from serving.history import UserStates
+from serving.local_similar import LocalSimilar
 from serving.messages import Recommendation, Request, make_request, read_answer
 from serving.release import GRAPH_FILE, REPOSITORY, ReleaseInfo, read_release
-from serving.respond import Ranked, build_response
+from serving.rerank import Reranker
+from serving.respond import Order, Ranked, build_response, ordered
+from serving.similar import SimilarItems, SimilarUsers, items_request
 from serving.state import Catalogue, read_context_state, read_respond_state
 
 PIPELINE, POPULARITY = "pipeline", "popularity"
@@ -61,14 +65,19 @@ class LocalPipeline:
         self._context = read_context_state(folders[CONTEXT.name])
         self._respond = read_respond_state(folders[RESPOND.name])
         self._popularity = Catalogue.read(folders[RESPOND.name]).counts.astype(np.float32)
-        self._sessions = {
-            spec.name: open_session(folders[spec.name] / GRAPH_FILE, threads or os.cpu_count() or 1) for spec in graphs
-        }
+        open_graph = partial(open_session, threads=threads or os.cpu_count() or 1)
+        self._sessions = {spec.name: open_graph(folders[spec.name] / GRAPH_FILE) for spec in graphs}
+        self._similar = LocalSimilar(release, self.info, self._context, self._respond, open_graph)
 
     @property
     def max_k(self) -> int:
         """The longest list of stage ``pipeline``."""
         return self.info.max_k
+
+    @property
+    def reranker(self) -> Reranker:
+        """How stage ``pipeline`` re-ranks."""
+        return self._respond.reranker
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -81,6 +90,7 @@ class LocalPipeline:
         k: int | Sequence[int] = 10,
         session_items: Sequence[Sequence[str]] | None = None,
         exclude: Sequence[Sequence[str]] | None = None,
+        diversity: float | Sequence[float] | None = None,
         stage: str = PIPELINE,
     ) -> list[Recommendation]:
         """The best items for each user with scores, ids and reasons; arguments as of ``ConchClient.recommend``.
@@ -90,41 +100,82 @@ class LocalPipeline:
             k: How many items: one number, or one per user.
             session_items: Per user, newest items, oldest first.
             exclude: Per user, items that must not come back.
+            diversity: See ``ConchClient.recommend``; the stage ``pipeline`` only.
             stage: The whole pipeline, or one recall model, or items by their number of events. Only the pipeline
                 gives reasons.
 
         Raises:
             RequestError: Something about the request is wrong.
         """
-        request = make_request(users, k, session_items, exclude)
+        request = make_request(users, k, session_items, exclude, diversity)
         answers: dict[int, Recommendation] = {}
         for places, part, states in self._batches(request):
             started = time.perf_counter()
             ranked = self._ranked(part, states, stage)
-            response = build_response(np.array(part.k, np.int32), ranked, self._respond.item_ids).tensors()
+            order = self._order(part, stage)
+            response = build_response(np.array(part.k, np.int32), ranked, self._respond.item_ids, order).tensors()
             response[RELEASE.name] = np.full((len(part), 1), self.info.release_id, dtype=object)
             latency_ms = (time.perf_counter() - started) * 1_000
             answers.update(zip(places, read_answer(part, response, latency_ms), strict=True))
         return [answers[place] for place in range(len(request))]
 
-    def recommend_rows(self, users: Sequence[str], k: int, stage: str = PIPELINE) -> np.ndarray:
+    def recommend_rows(
+        self, users: Sequence[str], k: int, stage: str = PIPELINE, diversity: float | None = None
+    ) -> np.ndarray:
         """Lists as item rows, for measuring: nothing is turned into strings.
 
         Args:
             users: U external user ids.
             k: Length of the lists.
             stage: See ``recommend``.
+            diversity: See ``recommend``.
 
         Returns:
             int64 ``(U, k)``, best first; -1 where a list is short, as it is beyond R (pipeline) or K (a recall source).
         """
-        request = make_request(users, k)
+        request = make_request(users, k, diversity=diversity)
         lists = np.full((len(request), k), -1, dtype=np.int64)
         for places, part, states in self._batches(request):
             ranked = self._ranked(part, states, stage)
-            rows = np.where(ranked.scores > MASKED / 2, ranked.rows, -1)[:, :k]
-            lists[places, : rows.shape[1]] = rows
+            ranked = ordered(ranked, min(k, ranked.rows.shape[1]), self._order(part, stage))
+            lists[places, : ranked.rows.shape[1]] = np.where(ranked.scores > MASKED / 2, ranked.rows, -1)
         return lists
+
+    def ranked(self, users: Sequence[str]) -> Ranked:
+        """The ranked candidates of each user before re-ranking: lists ``(U, R)``, for measuring."""
+        request = make_request(users, self.max_k)
+        parts = [(places, self._ranked(part, states, PIPELINE)) for places, part, states in self._batches(request)]
+        order = np.argsort(np.concatenate([places for places, _ in parts]))
+        columns = zip(*((r.rows, r.scores, r.reason_rows, r.reason_weights) for _, r in parts), strict=True)
+        return Ranked(*(np.concatenate(column)[order] for column in columns))
+
+    def similar_items(
+        self,
+        items: Sequence[str | Sequence[str]],
+        k: int | Sequence[int] = 10,
+        exclude: Sequence[Sequence[str]] | None = None,
+    ) -> list[SimilarItems]:
+        """The items most like others; arguments as of ``ConchClient.similar_items``.
+
+        Raises:
+            RequestError: Something about the request is wrong.
+            ReleaseError: The release does not serve similar items.
+        """
+        return self._similar.items(items_request(items, k, exclude))
+
+    def similar_users(
+        self,
+        users: Sequence[str],
+        k: int | Sequence[int] = 10,
+        session_items: Sequence[Sequence[str]] | None = None,
+    ) -> list[SimilarUsers]:
+        """The users most like others; arguments as of ``ConchClient.similar_users``.
+
+        Raises:
+            RequestError: Something about the request is wrong.
+            ReleaseError: The release does not serve similar users.
+        """
+        return self._similar.users(make_request(users, k, session_items))
 
     def close(self) -> None:
         """Frees the history file."""
@@ -152,10 +203,23 @@ class LocalPipeline:
                 places = order[first : first + size].tolist()
                 yield [start + place for place in places], chunk.take(places), states.take(places)
 
+    def _order(self, part: Request, stage: str) -> Order | None:
+        """Re-ranking for the pipeline; other stages are shown as they are."""
+        if stage != PIPELINE and any(part.diversity):
+            raise RequestError(
+                f"stage {stage} is not re-ranked",
+                where="diversity",
+                expected=f"stage {PIPELINE}, or no diversity",
+                found=str(max(part.diversity)),
+            )
+        diversity = np.array(part.diversity, np.float32) if part.diversity else None
+        return Order(self._respond.reranker, diversity) if stage == PIPELINE else None
+
     def _ranked(self, part: Request, states: UserStates, stage: str) -> Ranked:
         if stage not in self.stages:
             raise RequestError("no such stage", where="stage", expected=", ".join(self.stages), found=stage)
-        context = build_context(states, part.session_items, part.exclude, self._context.items).tensors()
+        state = self._context
+        context = build_context(states, part.session_items, part.exclude, state.items, state.excluded).tensors()
         if stage == POPULARITY:
             return self._popular(context[EXCLUDE_ROWS.name], max(part.k))
         if stage != PIPELINE:

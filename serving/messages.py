@@ -9,6 +9,7 @@ import numpy as np
 
 from core.errors import RequestError
 from core.tensors import (
+    DIVERSITY,
     EXCLUDE_ITEMS,
     EXPLANATIONS,
     ITEM_IDS,
@@ -43,7 +44,7 @@ class RecommendedItem:
 
     item_id: str
     score: float
-    """Ranking score: unbounded, comparable within one list only."""
+    """Ranking score: unbounded, comparable within one list only. It need not fall along a list made for variety."""
     rank: int
     """1 is best."""
     reasons: tuple[Reason, ...]
@@ -63,12 +64,13 @@ class Recommendation:
 
 @dataclass(frozen=True)
 class Request:
-    """A validated request for B users; all tuples have length B."""
+    """A validated request for B users; all tuples have length B, but ``diversity`` is empty for the default."""
 
     users: tuple[str, ...]
     k: tuple[int, ...]
     session_items: tuple[tuple[str, ...], ...]
     exclude: tuple[tuple[str, ...], ...]
+    diversity: tuple[float, ...] = ()
 
     def __len__(self) -> int:
         return len(self.users)
@@ -82,7 +84,8 @@ class Request:
         """The users at ``places``, in that order."""
         at = tuple(places)
         pick = lambda values: tuple(values[place] for place in at)  # noqa: E731
-        return Request(pick(self.users), pick(self.k), pick(self.session_items), pick(self.exclude))
+        diversity = pick(self.diversity) if self.diversity else ()
+        return Request(pick(self.users), pick(self.k), pick(self.session_items), pick(self.exclude), diversity)
 
     def tensors(self) -> dict[str, np.ndarray]:
         """Input tensors by name; the optional ones only where a user has any."""
@@ -91,9 +94,11 @@ class Request:
             K_RETURNED.name: np.array(self.k, dtype=np.int32).reshape(-1, 1),
         }
         if any(self.session_items):
-            tensors[SESSION_ITEMS.name] = _padded(self.session_items)
+            tensors[SESSION_ITEMS.name] = padded(self.session_items)
         if any(self.exclude):
-            tensors[EXCLUDE_ITEMS.name] = _padded(self.exclude)
+            tensors[EXCLUDE_ITEMS.name] = padded(self.exclude)
+        if self.diversity:
+            tensors[DIVERSITY.name] = np.array(self.diversity, dtype=np.float32).reshape(-1, 1)
         return tensors
 
 
@@ -102,6 +107,7 @@ def make_request(
     k: int | Sequence[int] = 10,
     session_items: Sequence[Sequence[str]] | None = None,
     exclude: Sequence[Sequence[str]] | None = None,
+    diversity: float | Sequence[float] | None = None,
 ) -> Request:
     """Checks what a caller passes, before anything is sent: Triton must not see malformed input.
 
@@ -110,43 +116,55 @@ def make_request(
         k: How many items, one number for all or one per user. Its upper end is the release's; the server checks it.
         session_items: Per user, the newest items of the session, oldest first.
         exclude: Per user, items that must not come back.
+        diversity: 0 by score alone to 1 by variety alone, for all or per user; None takes the release's default.
 
     Raises:
         RequestError: The first thing that is wrong.
     """
-    names = _ids(users, "users", most=None)
+    names = ids(users, "users", most=None)
     if not names:
         raise RequestError("no users given", where="users", expected="at least one user id", found="an empty list")
-    counts = tuple(k) if isinstance(k, Sequence) else (k,) * len(names)
-    if len(counts) != len(names):
-        raise RequestError(
-            "k has another length than users", where="k", expected=str(len(names)), found=str(len(counts))
-        )
-    for count in counts:
-        if isinstance(count, bool) or not isinstance(count, int | np.integer) or not 1 <= count < 2**31:
-            raise RequestError("k is out of range", where="k", expected="a whole number from 1", found=repr(count))
     return Request(
         names,
-        tuple(map(int, counts)),
-        _item_lists(session_items, "session_items", len(names)),
-        _item_lists(exclude, "exclude", len(names)),
+        counts(k, len(names)),
+        item_lists(session_items, "session_items", len(names)),
+        item_lists(exclude, "exclude", len(names)),
+        _diversities(diversity, len(names)),
     )
+
+
+def counts(k: int | Sequence[int], count: int) -> tuple[int, ...]:
+    """``k`` per user of ``count``. Raises RequestError where it is no whole number from 1."""
+    wanted = tuple(k) if isinstance(k, Sequence) else (k,) * count
+    if len(wanted) != count:
+        raise RequestError("k has another length than users", where="k", expected=str(count), found=str(len(wanted)))
+    for value in wanted:
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 1 <= value < 2**31:
+            raise RequestError("k is out of range", where="k", expected="a whole number from 1", found=repr(value))
+    return tuple(map(int, wanted))
 
 
 def read_answer(request: Request, tensors: dict[str, np.ndarray], latency_ms: float) -> list[Recommendation]:
     """One :class:`Recommendation` per user of the request from the output tensors by name."""
+    releases = tensors[RELEASE.name].tolist()
+    return [
+        Recommendation(user_id, items, text(releases[at][0]), latency_ms)
+        for at, (user_id, items) in enumerate(zip(request.users, read_items(tensors), strict=True))
+    ]
+
+
+def read_items(tensors: dict[str, np.ndarray]) -> list[tuple[RecommendedItem, ...]]:
+    """The list of each row of a batch from the output tensors by name."""
     item_ids, reason_ids = tensors[ITEM_IDS.name].tolist(), tensors[REASON_IDS.name].tolist()
     scores, shares = tensors[SCORES.name].tolist(), tensors[REASON_SHARES.name].tolist()
-    releases = tensors[RELEASE.name].tolist()
-    answers = []
-    for at, user_id in enumerate(request.users):
-        items = tuple(
+    return [
+        tuple(
             RecommendedItem(
-                _text(item_ids[at][place]),
+                text(item_ids[at][place]),
                 scores[at][place],
                 place + 1,
                 tuple(
-                    Reason(_text(reason_ids[at][place][slot]), shares[at][place][slot])
+                    Reason(text(reason_ids[at][place][slot]), shares[at][place][slot])
                     for slot in range(EXPLANATIONS)
                     if reason_ids[at][place][slot]
                 ),
@@ -154,25 +172,44 @@ def read_answer(request: Request, tensors: dict[str, np.ndarray], latency_ms: fl
             for place in range(len(item_ids[at]))
             if item_ids[at][place]
         )
-        answers.append(Recommendation(user_id, items, _text(releases[at][0]), latency_ms))
-    return answers
+        for at in range(len(item_ids))
+    ]
 
 
-def _item_lists(lists: Sequence[Sequence[str]] | None, where: str, count: int) -> tuple[tuple[str, ...], ...]:
+def _diversities(diversity: float | Sequence[float] | None, count: int) -> tuple[float, ...]:
+    if diversity is None:
+        return ()
+    wanted = tuple(diversity) if isinstance(diversity, Sequence | np.ndarray) else (diversity,) * count
+    if len(wanted) != count:
+        raise RequestError(
+            "diversity has another length than users", where="diversity", expected=str(count), found=str(len(wanted))
+        )
+    for value in wanted:
+        number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+        if not number or not 0 <= value <= 1:  # NaN compares false
+            raise RequestError(
+                "diversity is out of range", where="diversity", expected="a number from 0 to 1", found=repr(value)
+            )
+    return tuple(map(float, wanted))
+
+
+def item_lists(lists: Sequence[Sequence[str]] | None, where: str, count: int) -> tuple[tuple[str, ...], ...]:
+    """One list of item ids for each of ``count``, empty ones for None. Raises RequestError, see ``ids``."""
     if lists is None:
         return ((),) * count
     if isinstance(lists, str) or len(lists) != count:
         found = "one string" if isinstance(lists, str) else f"{len(lists)} lists"
         raise RequestError(f"{where} needs one list per user", where=where, expected=f"{count} lists", found=found)
-    return tuple(_ids(ids, f"{where}[{at}]", MOST_ITEMS) for at, ids in enumerate(lists))
+    return tuple(ids(entry, f"{where}[{at}]", MOST_ITEMS) for at, entry in enumerate(lists))
 
 
-def _ids(ids: Sequence[str], where: str, most: int | None) -> tuple[str, ...]:
-    if isinstance(ids, str | bytes):
-        raise RequestError(f"{where} is one string", where=where, expected="a list of ids", found=repr(ids)[:80])
-    if most is not None and len(ids) > most:
-        raise RequestError(f"{where} is too long", where=where, expected=f"at most {most} ids", found=str(len(ids)))
-    for at, value in enumerate(ids):
+def ids(given: Sequence[str], where: str, most: int | None) -> tuple[str, ...]:
+    """External ids, checked. Raises RequestError for a string instead of a list, or an id that cannot be one."""
+    if isinstance(given, str | bytes):
+        raise RequestError(f"{where} is one string", where=where, expected="a list of ids", found=repr(given)[:80])
+    if most is not None and len(given) > most:
+        raise RequestError(f"{where} is too long", where=where, expected=f"at most {most} ids", found=str(len(given)))
+    for at, value in enumerate(given):
         if not isinstance(value, str) or not 0 < len(value) <= LONGEST_ID or not _is_utf8(value):
             raise RequestError(
                 "an id is not usable",
@@ -180,7 +217,7 @@ def _ids(ids: Sequence[str], where: str, most: int | None) -> tuple[str, ...]:
                 expected=f"text of 1 to {LONGEST_ID} characters",
                 found=repr(value)[:80],
             )
-    return tuple(ids)
+    return tuple(given)
 
 
 def _is_utf8(text: str) -> bool:
@@ -192,13 +229,15 @@ def _is_utf8(text: str) -> bool:
     return True
 
 
-def _padded(lists: Sequence[Sequence[str]]) -> np.ndarray:
+def padded(lists: Sequence[Sequence[str]]) -> np.ndarray:
+    """Lists side by side, object ``(B, n)``, padded with ""."""
     width = max(map(len, lists))
     array = np.full((len(lists), width), PAD_ID, dtype=object)
-    for row, ids in enumerate(lists):
-        array[row, : len(ids)] = ids
+    for row, entries in enumerate(lists):
+        array[row, : len(entries)] = entries
     return array
 
 
-def _text(value: bytes | str) -> str:
+def text(value: bytes | str) -> str:
+    """A cell of a string tensor: bytes from Triton, str in process."""
     return value.decode() if isinstance(value, bytes) else value

@@ -27,12 +27,13 @@ from core.tensors import (
     USER_ID,
 )
 from serving.asked import asked_rows
-from serving.client import CHANNEL_OPTIONS, explain
+from serving.client import CHANNEL_OPTIONS
 from serving.context import build_context
 from serving.local import open_session
 from serving.messages import Request, make_request
 from serving.release import GRAPH_FILE, REPOSITORY, ReleaseInfo, read_release
 from serving.state import read_context_state
+from serving.transport import explain
 
 Ids = Sequence[str]
 

@@ -2,14 +2,13 @@
 
 Its files:
     release.json                                    what it is (``ReleaseInfo``)
-    repository/<model>/config.pbtxt                 one per step and one for the ensemble
-    repository/<graph>/<version>/model.onnx         recall_<source> for each source, rank
+    repository/<model>/config.pbtxt                 one per step and one per ensemble
+    repository/<graph>/<version>/model.onnx         recall_<source> for each source, rank, nearest_<noun>, rating
     repository/context/<version>/                   model.py, vocabulary.parquet, history.sqlite, state.json
-    repository/respond/<version>/                   model.py, vocabulary.parquet, state.json
-    repository/recommend/<version>/release.json     a copy: the ensemble's version folder may not be missing
-    repository/rate_items/<version>/                model.py, vocabulary.parquet, state.json    | only where the
-    repository/rating/<version>/model.onnx                                                      | release serves
-    repository/rate/<version>/release.json          a copy                                      | ratings
+    repository/respond/<version>/                   model.py, vocabulary.parquet, rerank.npz, state.json
+    repository/name_users/<version>/                model.py, users.parquet, state.json           | where they
+    repository/rate_items/<version>/                model.py, vocabulary.parquet, state.json      | are served
+    repository/<ensemble>/<version>/release.json    a copy: an ensemble's version folder may not be missing
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ class ReleaseInfo(BaseModel):
     sources: tuple[str, ...] = Field(min_length=1)
     """Recall sources in order."""
     extras: tuple[str, ...] = ()
-    """Models served beside ``recommend``, see ``core.tensors.EXTRAS``."""
+    """Models served beside ``recommend``, see ``core.ensembles.EXTRAS``."""
     sizes: dict[str, int]
     """The axes that this release fixes: K, R, F."""
     n_items: int = Field(ge=1)

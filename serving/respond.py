@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from core.errors import RequestError, ServerError
 from core.tensors import ITEM_IDS, MASKED, REASON_IDS, REASON_SHARES, SCORES
+from serving.rerank import Reranker, rerank_places
 
 
 @dataclass(frozen=True)
@@ -53,37 +54,86 @@ class Response:
         }
 
 
-def build_response(k: np.ndarray, ranked: Ranked, item_ids: np.ndarray) -> Response:
-    """Cuts each user's list to its k and names the items.
+@dataclass(frozen=True)
+class Order:
+    """How the ranked candidates of a batch become its lists.
+
+    Attributes:
+        reranker: The release's.
+        diversity: float ``(B,)`` as the request says; None takes the release's default.
+        final: bool ``(B,)``, lists whose order stands; None is none of them.
+    """
+
+    reranker: Reranker
+    diversity: np.ndarray | None = None
+    final: np.ndarray | None = None
+
+
+def build_response(k: np.ndarray, ranked: Ranked, item_ids: np.ndarray, order: Order | None = None) -> Response:
+    """Orders each user's candidates, cuts them to its k and names the items.
+
+    Scores stay those of the rank step, so that they need not fall along a list that was re-ranked.
 
     Args:
         k: int ``(B,)``, 1..R each.
         ranked: Lists of R items.
         item_ids: object ``(I + 1,)``, external ids by row, the padding row last.
+        order: Re-ranking; None leaves the order as it is.
 
     Raises:
-        RequestError: A k outside 1..R.
+        RequestError: A k outside 1..R, or a diversity that cannot be had.
         ServerError: A score that is not a number.
     """
-    longest = ranked.rows.shape[1]
-    check_k(k, longest)
-    if np.isnan(ranked.scores).any():
-        raise ServerError("the rank step returned a score that is not a number", where="tensor ranked_scores")
+    check_k(k, ranked.rows.shape[1])
     width = int(k.max())
-    nothing = ranked.scores <= MASKED / 2
-    if nothing.any():  # gaps, if a graph leaves any, close up; order is kept
-        order = np.argsort(nothing, axis=1, kind="stable")
-        ranked = Ranked(*(_take(array, order) for array in (ranked.rows, ranked.scores)),
-                        *(_take(array, order) for array in (ranked.reason_rows, ranked.reason_weights)))  # fmt: skip
-        nothing = np.take_along_axis(nothing, order, axis=1)
-    empty = nothing[:, :width] | (np.arange(width) >= k[:, None])  # (B, k)
+    ranked = ordered(ranked, width, order)
+    empty = (ranked.scores <= MASKED / 2) | (np.arange(width) >= k[:, None])  # (B, k)
     none = len(item_ids) - 1
     return Response(
-        item_ids[np.where(empty, none, ranked.rows[:, :width])],
-        np.where(empty, np.float32(0), ranked.scores[:, :width]),
-        item_ids[np.where(empty[..., None], none, ranked.reason_rows[:, :width])],
-        np.where(empty[..., None], np.float32(0), ranked.reason_weights[:, :width]),
+        item_ids[np.where(empty, none, ranked.rows)],
+        np.where(empty, np.float32(0), ranked.scores),
+        item_ids[np.where(empty[..., None], none, ranked.reason_rows)],
+        np.where(empty[..., None], np.float32(0), ranked.reason_weights),
     )
+
+
+def ordered(ranked: Ranked, width: int, order: Order | None) -> Ranked:
+    """The first ``width`` items of each list after re-ranking; reasons stay with their items.
+
+    Args:
+        ranked: Lists of R items.
+        width: 1..R.
+        order: Re-ranking; None leaves the order as it is.
+
+    Returns:
+        Lists ``(B, width)``; a score ``<= MASKED`` marks a place that nothing could take.
+
+    Raises:
+        RequestError: A diversity that cannot be had.
+        ServerError: A score that is not a number.
+    """
+    if np.isnan(ranked.scores).any():
+        raise ServerError("the rank step returned a score that is not a number", where="tensor ranked_scores")
+    nothing = ranked.scores <= MASKED / 2
+    if nothing.any():  # gaps, if a graph leaves any, close up; order is kept
+        ranked = _taken(ranked, np.argsort(nothing, axis=1, kind="stable"))
+    places = None if order is None else _places(ranked, width, order)
+    if places is None:
+        return Ranked(*(array[:, :width] for array in _arrays(ranked)))
+    best = _taken(ranked, np.maximum(places, 0))
+    return replace(best, scores=np.where(places < 0, np.float32(MASKED), best.scores))
+
+
+def _places(ranked: Ranked, width: int, order: Order) -> np.ndarray | None:
+    """Places after re-ranking, None where every order stands."""
+    diversity = order.reranker.wanted(order.diversity, len(ranked.rows))
+    final = order.final
+    if final is not None and final.all():
+        return None
+    if not diversity.any() and not order.reranker.has_rules:
+        return None
+    places = rerank_places(ranked.rows, ranked.scores, width, diversity, order.reranker)
+    return places if final is None else np.where(final[:, None], np.arange(width), places)
 
 
 def check_k(k: np.ndarray, longest: int) -> None:
@@ -95,5 +145,11 @@ def check_k(k: np.ndarray, longest: int) -> None:
         )
 
 
-def _take(array: np.ndarray, order: np.ndarray) -> np.ndarray:
-    return np.take_along_axis(array, order.reshape(order.shape + (1,) * (array.ndim - 2)), axis=1)
+def _taken(ranked: Ranked, places: np.ndarray) -> Ranked:
+    """The candidates at ``places`` ``(B, n)`` of each list."""
+    users = np.arange(len(places))[:, None]
+    return Ranked(*(array[users, places] for array in _arrays(ranked)))
+
+
+def _arrays(ranked: Ranked) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    return ranked.rows, ranked.scores, ranked.reason_rows, ranked.reason_weights

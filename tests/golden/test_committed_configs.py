@@ -8,8 +8,8 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
+from core.ensembles import EXTRAS, leaf_steps, served_ensembles
 from core.sections import ServingSettings
-from core.tensors import ENSEMBLE, EXTRAS, steps
 from export.config import COMMITTED, committed_configs, render_configs
 
 SOURCES = ("mf", "gat")
@@ -27,9 +27,10 @@ def test_committed_folder_holds_configs_and_thin_steps_only() -> None:
         for path in COMMITTED.rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    extras = [spec for extra in EXTRAS.values() for spec in (*extra.own, extra.ensemble)]
-    configs = {f"{spec.name}/config.pbtxt" for spec in (*steps(SOURCES), ENSEMBLE, *extras)}
-    python = ("context", "respond", "rate_items")
+    ensembles = served_ensembles(SOURCES, EXTRAS)
+    specs = (*leaf_steps(ensembles), *(ensemble.spec for ensemble in ensembles))
+    python = ("context", "respond", "name_users", "rate_items")
+    configs = {f"{spec.name}/config.pbtxt" for spec in specs}
     assert found == configs | {f"{name}/1/model.py" for name in python} | {"README.md"}
     for name in python:
         assert len((COMMITTED / name / "1" / "model.py").read_text().splitlines()) <= 60
@@ -102,9 +103,35 @@ def test_extra_ensembles_are_pinned_and_feed_every_input_of_their_steps() -> Non
         read = {tensor.name for tensor in configs[name].output}
         for step in configs[name].ensemble_scheduling.step:
             assert step.model_version == 4
-            assert {tensor.name for tensor in configs[step.model_name].input} == set(step.input_map)
+            optional = {tensor.name for tensor in configs[step.model_name].input if tensor.optional}
+            assert {tensor.name for tensor in configs[step.model_name].input} - set(step.input_map) <= optional
             assert set(step.input_map.values()) <= made
             made |= set(step.output_map.values())
             read |= set(step.input_map.values())
         assert made <= read, "Triton refuses tensors that nothing reads"
         assert {tensor.name for tensor in configs[name].output} <= made
+
+
+def test_similar_ensembles_share_the_steps_of_recommend_and_are_pinned_like_it() -> None:
+    configs = render_configs(4, SOURCES, SIZES, 8, extras=EXTRAS)
+    assert list(configs)[-4:] == [*EXTRAS, "recommend"]
+    for name, steps in {
+        "similar_items": ["context", "nearest_items", "respond"],
+        "similar_users": ["context", "nearest_users", "name_users"],
+    }.items():
+        scheduled = text_format.Parse(configs[name], pb.ModelConfig()).ensemble_scheduling.step
+        assert [step.model_name for step in scheduled] == steps
+        assert {step.model_version for step in scheduled} == {4}
+
+
+def test_inputs_that_an_ensemble_does_not_have_are_left_out_where_they_are_optional() -> None:
+    config = text_format.Parse(render_configs(1, SOURCES, SIZES, 8, extras=EXTRAS)["similar_items"], pb.ModelConfig())
+    context, _, respond = config.ensemble_scheduling.step
+    assert dict(context.input_map) == {"session_items": "items", "exclude_items": "exclude_items"}
+    assert "diversity" not in respond.input_map
+    assert respond.input_map["final_order"] == "final_order"
+
+
+def test_similar_models_are_served_only_where_asked() -> None:
+    assert not {"nearest_items", "nearest_users", "name_users"} & set(render_configs(1, SOURCES, SIZES, 8))
+    assert "name_users" not in render_configs(1, SOURCES, SIZES, 8, extras=("similar_items",))

@@ -27,6 +27,10 @@ def numbers(*rows: list[int], dtype: type = np.int32, wire: str = "INT32") -> tu
     return np.array(rows, dtype=dtype), wire
 
 
+def strength(*values: float) -> tuple[np.ndarray, str]:
+    return np.array([values], dtype=np.float32), "FP32"
+
+
 GOOD: Inputs = {"user_id": text(["u5"]), "k": numbers([3])}
 BAD: dict[str, Inputs] = {
     "k of zero": GOOD | {"k": numbers([0])},
@@ -46,8 +50,31 @@ BAD: dict[str, Inputs] = {
     "session for two users": GOOD | {"session_items": text(["a"], ["b"])},
     "session of numbers": GOOD | {"session_items": numbers([1])},
     "an unknown tensor": GOOD | {"surprise": numbers([1])},
+    "diversity below zero": GOOD | {"diversity": strength(-0.1)},
+    "diversity above one": GOOD | {"diversity": strength(1.5)},
+    "diversity that is no number": GOOD | {"diversity": strength(float("nan"))},
+    "diversity without end": GOOD | {"diversity": strength(float("inf"))},
+    "diversity as a whole number": GOOD | {"diversity": numbers([0])},
+    "diversity as text": GOOD | {"diversity": text(["0.5"])},
+    "diversity two wide": GOOD | {"diversity": strength(0.1, 0.2)},
+    "diversity for two users": GOOD | {"diversity": (np.zeros((2, 1), np.float32), "FP32")},
     "a batch above the limit": {"user_id": text(*[["u5"]] * 17), "k": numbers(*[[3]] * 17)},
 }
+
+
+BAD_SIMILAR: dict[str, tuple[str, Inputs]] = {
+    "no items": ("similar_items", {"k": numbers([3])}),
+    "no k": ("similar_items", {"items": text(["ítem-1"])}),
+    "k of zero": ("similar_items", {"items": text(["ítem-1"]), "k": numbers([0])}),
+    "items that are no UTF-8": ("similar_items", {"items": text([b"\xff\xfe"]), "k": numbers([3])}),
+    "items as numbers": ("similar_items", {"items": numbers([1]), "k": numbers([3])}),
+    "a user where items belong": ("similar_items", {"user_id": text(["u5"]), "k": numbers([3])}),
+    "diversity of similar items": ("similar_items", {"items": text(["ítem-1"]), "k": numbers([3])}
+                                   | {"diversity": strength(0.5)}),
+    "no user": ("similar_users", {"k": numbers([3])}),
+    "k above the limit": ("similar_users", GOOD | {"k": numbers([21])}),
+    "two users in a row": ("similar_users", GOOD | {"user_id": text(["u5", "u6"])}),
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -57,12 +84,12 @@ def raw(server: TritonServer) -> Iterator[triton_grpc.InferenceServerClient]:
     connection.close()
 
 
-def infer(raw: triton_grpc.InferenceServerClient, tensors: Inputs) -> triton_grpc.InferResult:
+def infer(raw: triton_grpc.InferenceServerClient, tensors: Inputs, model: str = "recommend") -> triton_grpc.InferResult:
     inputs = []
     for name, (array, wire) in tensors.items():
         inputs.append(triton_grpc.InferInput(name, list(array.shape), wire))
         inputs[-1].set_data_from_numpy(array)
-    return raw.infer("recommend", inputs, client_timeout=20)
+    return raw.infer(model, inputs, client_timeout=20)
 
 
 def is_alive(pid: int) -> bool:
@@ -79,6 +106,18 @@ def test_malformed_request_is_refused_and_the_server_lives(
     assert error.value.status() == "StatusCode.INVALID_ARGUMENT"
     assert is_alive(server.pid)
     assert client.recommend(["u5"], k=3)[0].release == "r000001"
+
+
+@pytest.mark.parametrize("name", BAD_SIMILAR)
+def test_malformed_question_for_similar_ones_is_refused_and_the_server_lives(
+    server: TritonServer, client: ConchClient, raw: triton_grpc.InferenceServerClient, name: str
+) -> None:
+    model, tensors = BAD_SIMILAR[name]
+    with pytest.raises(InferenceServerException) as error:
+        infer(raw, tensors, model)
+    assert error.value.status() == "StatusCode.INVALID_ARGUMENT"
+    assert is_alive(server.pid)
+    assert client.similar_items(["ítem-1"], k=3)[0].items
 
 
 def test_error_of_a_step_says_what_was_expected_and_found(raw: triton_grpc.InferenceServerClient) -> None:

@@ -116,3 +116,28 @@ def test_a_wrong_request_fails_alone_among_those_batched_with_it(client: ConchCl
     assert found[::5] == ["the server refused the request"] * 20
     right = [at for at in range(100) if at % 5]
     assert_same([found[at] for at in right], local.recommend([USERS[at] for at in right], k=4))  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("batch", [1, 100])
+def test_varied_answers_equal_the_local_pipeline(client: ConchClient, local: LocalPipeline, batch: int) -> None:
+    strengths = [(row % 5) / 4 for row in range(len(USERS))]
+    for start in range(0, len(USERS), batch):
+        cut = slice(start, start + batch)
+        arguments = {"k": 10, "session_items": SESSION[cut], "exclude": EXCLUDE[cut], "diversity": strengths[cut]}
+        assert_same(client.recommend(USERS[cut], **arguments), local.recommend(USERS[cut], **arguments))
+
+
+def test_diversity_changes_the_list_and_zero_does_not(client: ConchClient) -> None:
+    plain, zero, varied = (client.recommend(USERS, k=10, **asked) for asked in ({}, {"diversity": 0}, {"diversity": 1}))
+    assert [answer.items for answer in plain] == [answer.items for answer in zero]
+    assert any(one.items != other.items for one, other in zip(plain, varied, strict=True))
+
+
+def test_requests_with_and_without_diversity_share_a_batcher(client: ConchClient, local: LocalPipeline) -> None:
+    def ask(at: int) -> Recommendation:
+        return client.recommend([USERS[at]], k=7, diversity=0.8 if at % 2 else None)[0]
+
+    with ThreadPoolExecutor(16) as pool:
+        found = list(pool.map(ask, range(len(USERS))))
+    wanted = {True: local.recommend(USERS, k=7, diversity=0.8), False: local.recommend(USERS, k=7)}
+    assert_same(found, [wanted[bool(at % 2)][at] for at in range(len(USERS))])

@@ -120,3 +120,16 @@ def running_commands() -> list[str]:
         except OSError:  # ended meanwhile
             continue
     return found
+
+
+def test_similar_ones_of_the_trained_release_equal_the_offline_pipeline(
+    client: ConchClient, dataset: Dataset, users: list[str], smoke_var: Path
+) -> None:
+    items = list(dataset.items.ids[:40])
+    with LocalPipeline(latest_artifact(smoke_var, "release").path, threads=1) as pipeline:
+        by_item, by_user = pipeline.similar_items(items, k=5), pipeline.similar_users(users, k=5)
+    for ours, theirs in zip(client.similar_items(items, k=5), by_item, strict=True):
+        np.testing.assert_allclose([i.score for i in ours.items], [i.score for i in theirs.items], atol=1e-4)
+        assert ours.items[:1] == () or ours.items[0].reasons[0].item_id == ours.asked[0]
+    for one, other in zip(client.similar_users(users, k=5), by_user, strict=True):
+        np.testing.assert_allclose([u.score for u in one.users], [u.score for u in other.users], atol=1e-4)

@@ -1,6 +1,6 @@
 """Context: user, session and excluded ids in; padded history rows, rows to exclude and user features out."""
 
-from core.tensors import CONTEXT, EXCLUDE_ITEMS, SESSION_ITEMS, USER_ID
+from core.tensors import CONTEXT, EXCLUDE_ITEMS, PAD_ID, SESSION_ITEMS, USER_ID
 from serving.context import build_context
 from serving.state import read_context_state
 from serving.step import Tensors, answer_each, decode, version_folder
@@ -11,16 +11,17 @@ class TritonPythonModel:
 
     def initialize(self, args):
         self._state = read_context_state(version_folder(args))
-        self._state.items.rows([""])  # builds the map from ids to rows now, not at the first request
+        self._state.items.rows([PAD_ID])  # builds the map from ids to rows now, not at the first request
 
     def execute(self, requests):
         return answer_each(CONTEXT, requests, self._compute)
 
     def _compute(self, inputs: Tensors) -> Tensors:
-        users = [user_id for (user_id,) in decode(inputs[USER_ID.name])]
+        count = len(next(iter(inputs.values())))
+        users = [user_id for (user_id,) in decode(inputs[USER_ID.name])] if USER_ID.name in inputs else [PAD_ID] * count
         session, exclude = (
-            decode(inputs[tensor.name]) if tensor.name in inputs else [()] * len(users)
+            decode(inputs[tensor.name]) if tensor.name in inputs else [()] * count
             for tensor in (SESSION_ITEMS, EXCLUDE_ITEMS)
         )
         states = self._state.store.lookup(users)
-        return build_context(states, session, exclude, self._state.items).tensors()
+        return build_context(states, session, exclude, self._state.items, self._state.excluded).tensors()

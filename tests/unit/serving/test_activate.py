@@ -67,6 +67,28 @@ def test_next_release_flips_and_keeps_the_one_before(releases: dict[int, Path], 
     assert list(read_config(repository / "rank").version_policy.specific.versions) == [1, 2]
 
 
+def test_a_release_that_serves_other_similar_ones_replaces_the_whole_repository(
+    releases: dict[int, Path], repository: Path, tmp_path: Path
+) -> None:
+    write_synthetic_release(tmp_path / "5", version=5, extras=("similar_items",))
+    install_release(releases[1], repository)
+    assert (repository / "similar_users").is_dir()
+    install_release(tmp_path / "5", repository)
+    assert live(repository) == "r000005"
+    assert not (repository / "similar_users").exists()
+    assert not (repository / "name_users").exists()
+    assert versions(repository, "nearest_items") == ["5"]
+
+
+def test_all_ensembles_are_pinned_to_the_live_release(releases: dict[int, Path], repository: Path) -> None:
+    install_release(releases[1], repository)
+    install_release(releases[2], repository)
+    for ensemble in ("similar_items", "similar_users", "recommend"):
+        folder = repository / ensemble
+        assert pinned_version(read_config(folder), folder) == 2
+        assert list(read_config(folder).version_policy.specific.versions) == [2]
+
+
 def test_only_two_releases_are_kept(releases: dict[int, Path], repository: Path) -> None:
     for version in (1, 2, 3):
         install_release(releases[version], repository)

@@ -7,7 +7,8 @@ from tritonclient.utils import InferenceServerException
 from core.errors import ConchError, RequestError, ServerError
 from core.sections import ServingSettings
 from core.tensors import ENSEMBLE
-from serving.client import ConchClient, _outputs, explain
+from serving.client import ConchClient
+from serving.transport import explain, outputs_of
 
 
 class EmptyResult:
@@ -19,7 +20,7 @@ class EmptyResult:
 
 def test_empty_tensors_are_an_error_that_names_numpy() -> None:
     with pytest.raises(ServerError, match="empty tensors") as error:
-        _outputs(EmptyResult())
+        outputs_of(EmptyResult())
     assert "numpy < 2" in str(error.value.next_step)
     assert all(spec.name in str(error.value.where) for spec in ENSEMBLE.outputs)
 

@@ -41,6 +41,30 @@ def test_missing_repository_names_the_next_step(tmp_path: Path) -> None:
 
 BREAKAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a model is missing": (lambda r: shutil.rmtree(r / "rank"), "models in the repository"),
+    "a graph of similar items is missing": (lambda r: shutil.rmtree(r / "nearest_items"), "models in the repository"),
+    "a graph without its ensemble": (lambda r: shutil.rmtree(r / "similar_users"), "models in the repository"),
+    "similar items pinned to another version": (
+        lambda r: edit(r / "similar_items" / "config.pbtxt", "model_version: 1", "model_version: 2"),
+        "not pinned",
+    ),
+    "similar items without a step": (
+        lambda r: edit(r / "similar_items" / "config.pbtxt", '"nearest_items"', '"rank"'),
+        "wrong steps",
+    ),
+    "no users to name": (lambda r: (r / "name_users" / "1" / "users.parquet").unlink(), "files of the version"),
+    "no tables to re-rank with": (lambda r: (r / "respond" / "1" / "rerank.npz").unlink(), "files of the version"),
+    "an unmapped input": (
+        lambda r: edit(r / "similar_items" / "config.pbtxt", r'input_map \{\s*key: "k"\s*value: "k"\s*\}', ""),
+        "input k of respond",
+    ),
+    "a tensor that nothing reads": (
+        lambda r: edit(
+            r / "similar_items" / "config.pbtxt",
+            r'output_map \{\s*key: "exclude_rows"',
+            'output_map { key: "user_features" value: "user_features" }\n output_map { key: "exclude_rows"',
+        ),
+        "nothing reads",
+    ),
     "a stray model": (lambda r: (r / "evil").mkdir(), "models in the repository"),
     "a stray file beside the models": (lambda r: (r / "notes.md").write_text("x"), "models in the repository"),
     "a stray file in a model": (lambda r: (r / "rank" / "MANIFEST").write_text("x"), "stray entry"),

@@ -72,3 +72,18 @@ def test_answer_is_read_without_padding() -> None:
     assert [item.item_id for item in second.items] == ["z"]
     assert [reason.item_id for reason in second.items[0].reasons] == ["q", "r"]
     assert (first.user_id, second.release, second.latency_ms) == ("a", "r1", 4.0)
+
+
+def test_diversity_is_one_for_all_or_one_each_and_absent_by_default() -> None:
+    assert "diversity" not in make_request(["a", "b"]).tensors()
+    assert make_request(["a", "b"], diversity=0.5).tensors()["diversity"].tolist() == [[0.5], [0.5]]
+    each = make_request(["a", "b", "c"], diversity=[0, 0.25, 1])
+    assert each.take([2, 1]).tensors()["diversity"].tolist() == [[1], [0.25]]
+    assert each.tensors()["diversity"].dtype == np.float32
+
+
+@pytest.mark.parametrize("value", [-0.01, 1.01, float("nan"), float("inf"), True, "0.5", [0.5], [0.1, "0.2"]])
+def test_diversity_that_is_no_number_from_0_to_1_is_refused(value: object) -> None:
+    with pytest.raises(RequestError, match="diversity") as error:
+        make_request(["a", "b"], diversity=value)  # type: ignore[arg-type]
+    assert error.value.where == "diversity"

@@ -5,7 +5,8 @@ import pytest
 
 from core.errors import RequestError, ServerError
 from core.tensors import MASKED
-from serving.respond import Ranked, build_response
+from serving.rerank import ItemTables, Reranker
+from serving.respond import Order, Ranked, build_response
 
 IDS = np.array(["a", "b", "c", "d", ""], dtype=object)
 
@@ -58,3 +59,57 @@ def test_k_out_of_range_is_a_request_error(k: int) -> None:
 def test_nan_score_is_an_error() -> None:
     with pytest.raises(ServerError, match="not a number"):
         build_response(np.array([1]), ranked([[1, float("nan")]]), IDS)
+
+
+def reranker(**tables: np.ndarray) -> Reranker:
+    """MMR over four items: a and b are twins, c and d stand apart."""
+    vectors = np.array([[1, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0]], np.float16)
+    empty = ItemTables.empty(4)
+    boosts = tables.get("boosts", empty.boosts)
+    groups, limits = tables.get("groups", empty.groups), tables.get("limits", empty.limits)
+    return Reranker("mmr", 0.0, 4, ItemTables(vectors, boosts, groups, limits))
+
+
+def test_scores_and_reasons_stay_with_their_items_when_the_order_changes() -> None:
+    order = Order(reranker(), np.array([0.5], np.float32))
+    response = build_response(np.array([3]), ranked([[4, 3.9, 3, 2.5]]), IDS, order)
+    assert response.item_ids.tolist() == [["a", "c", "d"]]
+    assert response.scores.tolist() == [[4, 3, 2.5]]
+    assert response.reason_ids.tolist() == [[["a", "a", ""], ["c", "a", ""], ["d", "a", ""]]]
+
+
+@pytest.mark.parametrize("diversity", [None, np.zeros(2, np.float32)])
+def test_no_diversity_and_no_rules_answer_as_without_reranking(diversity: np.ndarray | None) -> None:
+    lists = ranked([[4, 3.9, MASKED, 2.5], [MASKED] * 4])
+    plain = build_response(np.array([4, 2]), lists, IDS).tensors()
+    for name, array in build_response(np.array([4, 2]), lists, IDS, Order(reranker(), diversity)).tensors().items():
+        assert array.tobytes() == plain[name].tobytes()
+
+
+def test_a_final_order_stands_beside_one_that_changes() -> None:
+    groups = np.array([[0], [0], [-1], [-1], [-1]], np.int32)
+    rules = reranker(groups=groups, limits=np.array([1], np.int32))
+    order = Order(rules, np.array([0.5, 0.5], np.float32), np.array([True, False]))
+    response = build_response(np.array([3, 3]), ranked([[4, 3.9, 3, 2.5]] * 2), IDS, order)
+    assert response.item_ids.tolist() == [["a", "b", "c"], ["a", "c", "d"]]
+
+
+def test_a_cap_that_nothing_satisfies_leaves_a_short_list() -> None:
+    groups = np.array([[0], [0], [0], [-1], [-1]], np.int32)
+    order = Order(reranker(groups=groups, limits=np.array([1], np.int32)))
+    response = build_response(np.array([4]), ranked([[4, 3, 2, 1]]), IDS, order)
+    assert response.item_ids.tolist() == [["a", "d", "", ""]]
+    assert response.scores.tolist() == [[4, 1, 0, 0]]
+    assert response.reason_ids[0, 2:].tolist() == [["", "", ""]] * 2
+    assert not response.reason_shares[0, 2:].any()
+
+
+def test_a_boost_counts_without_diversity() -> None:
+    boosts = np.array([0, 0, 0, 2, 0], np.float32)
+    response = build_response(np.array([2]), ranked([[4, 3, 2, 1]]), IDS, Order(reranker(boosts=boosts)))
+    assert response.item_ids.tolist() == [["d", "a"]]
+
+
+def test_diversity_out_of_range_is_a_request_error() -> None:
+    with pytest.raises(RequestError, match="diversity is out of range"):
+        build_response(np.array([2]), ranked([[4, 3]]), IDS, Order(reranker(), np.array([np.nan], np.float32)))
