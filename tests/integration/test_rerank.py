@@ -183,3 +183,22 @@ def test_evaluate_writes_the_curves(
     code, told = conch(capsys, "evaluate", "--diversity", "0,0.3,1", *options)
     assert code == 0, told
     assert json.loads(out.read_text())["curves"] == curves["curves"]
+
+
+def test_recommend_takes_the_knob_and_refuses_what_is_none(
+    smoke_var: Path, dataset: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    users = tmp_path / "users.txt"
+    users.write_text("\n".join(dataset.users.ids[:50]), encoding="utf-8")
+    lists = []
+    for knob in ((), ("--diversity", "0"), ("--diversity", "0.8")):
+        out = tmp_path / "out.csv"
+        code, told = conch(
+            capsys, "recommend", "--users", str(users), "--out", str(out), *knob, "--set", f'paths.var="{smoke_var}"'
+        )
+        assert code == 0, told
+        lists.append(out.read_text())
+    assert lists[0] == lists[1] != lists[2]
+    code, told = conch(capsys, "recommend", "u1", "--diversity", "nan", "--set", f'paths.var="{smoke_var}"')
+    assert code == 2
+    assert "diversity is out of range" in told
