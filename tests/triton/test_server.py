@@ -29,6 +29,7 @@ from tests.synthetic_release import write_synthetic_release
 LOOPBACK, IPV4_IN_IPV6 = "0100007F", "0000000000000000FFFF0000"
 """127.0.0.1 as the kernel prints it, and what stands before it in the table of IPv6."""
 MODELS = {"context", "recall_mf", "recall_gat", "rank", "respond", "recommend"}
+MODELS |= {"nearest_items", "similar_items", "nearest_users", "name_users", "similar_users"}
 
 
 def processes_of(folder: Path) -> list[int]:
