@@ -223,6 +223,21 @@ def report(
 
 
 @app.command()
+def features(
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write to; reports/features under paths.var by default.")
+    ] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Shuffles per feature.")] = 5,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+) -> None:
+    """Measure what each feature contributes to the ranker, and suggest which to keep."""
+    from pipeline.features import report_features
+
+    report_features(settings_from(config, set_), out, repeats, Terminal())
+
+
+@app.command()
 def rate(
     user: Annotated[str, typer.Argument(help="External user id; an unknown one is rated as a new user.")],
     items: Annotated[list[str], typer.Argument(help="External item ids.")],

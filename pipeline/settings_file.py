@@ -25,11 +25,12 @@ def render(settings: Settings) -> str:
         for key, field in type(section).model_fields.items():
             value = getattr(section, key)
             parts.extend(f"# {line}\n" for line in (field.description or "").splitlines())
-            parts.append(f"# {key} =\n" if value is None else f"{key} = {_toml(value)}\n")
+            parts.append(f"# {key} =\n" if value is None else f"{key} = {toml_value(value)}\n")
     return "".join(parts)
 
 
-def _toml(value: Any) -> str:
+def toml_value(value: Any) -> str:
+    """A setting's value in TOML. Raises TypeError for what has no such form."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int | float):
@@ -38,7 +39,7 @@ def _toml(value: Any) -> str:
         return json.dumps(str(value), ensure_ascii=False)  # TOML's basic strings take JSON's escapes
     if isinstance(value, BaseModel):
         given = ((name, getattr(value, name)) for name in type(value).model_fields if name in value.model_fields_set)
-        return f"{{{', '.join(f'{name} = {_toml(entry)}' for name, entry in given)}}}"
+        return f"{{{', '.join(f'{name} = {toml_value(entry)}' for name, entry in given)}}}"
     if isinstance(value, tuple | list):
-        return f"[{', '.join(_toml(entry) for entry in value)}]"
+        return f"[{', '.join(toml_value(entry) for entry in value)}]"
     raise TypeError(f"no TOML form for {type(value).__name__}")

@@ -74,7 +74,7 @@ def fit_ranker(
     shipped = item_tables(
         dataset, events, recall.item_vectors, settings.ranker.content_dimension, settings.features.statistics
     )
-    ranker = _new_ranker(_shape(dataset, settings, shipped, recall), shipped, seed)
+    ranker = new_ranker(shape_of(dataset, settings, shipped, recall), shipped, seed)
     examples = [
         _examples(dataset, window, settings, seed, rng, progress, fit_recall)
         for window in windows
@@ -138,7 +138,8 @@ def _examples(
     )
 
 
-def _shape(dataset: Dataset, settings: Settings, tables: ItemTables, recall: RecallSet) -> RankerShape:
+def shape_of(dataset: Dataset, settings: Settings, tables: ItemTables, recall: RecallSet) -> RankerShape:
+    """Sizes of a ranker over these tables and sources."""
     return RankerShape(
         n_items=dataset.n_items,
         sources=recall.names,
@@ -158,7 +159,8 @@ def _shape(dataset: Dataset, settings: Settings, tables: ItemTables, recall: Rec
     )
 
 
-def _new_ranker(shape: RankerShape, tables: ItemTables, seed: int) -> Ranker:
+def new_ranker(shape: RankerShape, tables: ItemTables, seed: int) -> Ranker:
+    """An untaught ranker with random weights."""
     with torch.random.fork_rng(devices=[]):  # torch.nn.init of layers takes no generator
         torch.manual_seed(seed)
         return Ranker(shape, tables).eval()

@@ -81,15 +81,21 @@ def mean_loss(scores: Scores, examples: Examples) -> float:
 
 
 def mean_auc(scores: Scores, examples: Examples) -> float:
-    """Mean over users of the share of (hit, miss) candidate pairs in the right order, ties counting half (GAUC).
+    """Mean over users of their AUC (GAUC). NaN where no user has both hits and misses."""
+    values = auc_of_users(scores, examples)
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else float("nan")
 
-    NaN where no user has both.
+
+def auc_of_users(scores: Scores, examples: Examples) -> np.ndarray:
+    """Per user the share of (hit, miss) candidate pairs in the right order, ties counting half, ``(users,)``.
+
+    NaN for a user without both.
     """
     values = []
     for batch_scores, batch in zip(scores, examples.batches, strict=True):
         for of_user, valid, labels in zip(batch_scores.numpy(), batch.valid.numpy(), batch.labels.numpy(), strict=True):
             hit, miss = of_user[valid & (labels > 0)], np.sort(of_user[valid & (labels == 0)])
-            if len(hit) and len(miss):
-                below = np.searchsorted(miss, hit, "left") + np.searchsorted(miss, hit, "right")
-                values.append(below.mean() / (2 * len(miss)))
-    return float(np.mean(values)) if values else float("nan")
+            below = np.searchsorted(miss, hit, "left") + np.searchsorted(miss, hit, "right")
+            values.append(below.mean() / (2 * len(miss)) if len(hit) and len(miss) else np.nan)
+    return np.array(values)
