@@ -23,12 +23,13 @@ from core.progress import SILENT, Progress
 from core.settings import Settings
 from training.models.ranker import ItemTables, Ranker
 from training.models.ranker_features import candidate_features
+from training.models.ranker_members import NETWORK
 from training.models.ranker_merge import Merged
 from training.models.ranker_shape import STATISTICS
 from training.ranking.choosing import choose_blend, choose_network
 from training.ranking.examples import Batch, Examples, build_examples
 from training.ranking.fit import FitRecall, fit_recall_set, new_ranker, shape_of
-from training.ranking.scoring import auc_of_users, by_network, ndcg_of_users, scores_of
+from training.ranking.scoring import auc_of_users, by_member, ndcg_of_users, scores_of
 from training.ranking.sources import RecallSet
 from training.ranking.tables import item_tables
 from training.ranking.training import train_network
@@ -159,7 +160,7 @@ class _Scorer:
     """NDCG@10 and AUC of each user by one trial."""
 
     def __init__(self, trial: Ranker, strength: float) -> None:
-        self._network, self._strength, self._blend = by_network(trial), strength, trial.blend
+        self._network, self._strength, self._blend = by_member(trial), strength, trial.blend
 
     def __call__(self, examples: Examples) -> tuple[np.ndarray, np.ndarray]:
         scores = scores_of(
@@ -198,7 +199,8 @@ def _look(
 
 
 def _trial(dataset: Dataset, earlier: _Look, later: Examples, settings: Settings, seed: int) -> tuple[Ranker, float]:
-    """A ranker taught on the earlier window alone, and the multiple of its network that helps."""
+    """A ranker with the network alone, taught on the earlier window, and the multiple of the network that helps."""
+    settings = settings.model_copy(update={"ranker": settings.ranker.model_copy(update={"members": (NETWORK,)})})
     ranker = new_ranker(shape_of(dataset, settings, earlier.tables, earlier.recall), earlier.tables, seed)
     ranker.blend.copy_(torch.tensor(choose_blend((earlier.examples,))))
     generator = torch.Generator().manual_seed(seed)
@@ -239,7 +241,7 @@ def _shuffled(
         codes[:, slots] = codes[torch.from_numpy(order)][:, slots]
         parts = codes.split([len(batch.rows) for batch in examples.batches])
         batches = [replace(batch, user_features=part) for batch, part in zip(examples.batches, parts, strict=True)]
-        return Examples(tuple(batches), examples.truth)
+        return replace(examples, batches=tuple(batches))
     order = rng.permutation(dataset.n_items)
     if kind == "item":
         codes_of_items = dataset.item_features.codes.copy()
@@ -250,7 +252,7 @@ def _shuffled(
     else:
         tables = _tables(dataset, past, vectors, settings)
         tables.statistics[:-1, at] = tables.statistics[torch.from_numpy(order), at]
-    return Examples(tuple(_with_tables(batch, tables) for batch in examples.batches), examples.truth)
+    return replace(examples, batches=tuple(_with_tables(batch, tables) for batch in examples.batches))
 
 
 def _tables(dataset: Dataset, past: Events, vectors: torch.Tensor, settings: Settings) -> ItemTables:
