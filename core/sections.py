@@ -267,8 +267,12 @@ class RankerSettings(Section):
 
     target: Target = "any"
     """What counts as a hit: any later event, or only those valued at or above the mean (for example high ratings)."""
+    windows: int = Field(4, ge=2, le=8)
+    """Label windows, the newest of the fitted events. The last one decides how much the network is used."""
     window_share: float = Field(0.1, gt=0, le=0.3)
-    """Share of the fitted events in each of the two label windows, the last and the one before it."""
+    """Share of the fitted events in each label window; fewer windows are made where they would need above 60 %."""
+    predicted_values: bool = True
+    """Fit the rating model in each window and let its predicted values take part (data with values only)."""
     max_users: int = Field(8_000, ge=1)
     """Users per label window that examples are made from; a random choice where there are more."""
     epochs: int = Field(8, ge=1)

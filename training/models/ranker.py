@@ -12,10 +12,13 @@ from core.errors import ArtifactError
 from training.models.ranker_features import ItemTables
 from training.models.ranker_module import Ranker
 from training.models.ranker_shape import RankerShape
+from training.ratings.model import ValuePosterior
 
 __all__ = ["ItemTables", "Ranker", "RankerShape", "load_ranker", "save_ranker"]
 
 WEIGHTS = "model.safetensors"
+RATING = "tables.rating."
+"""Prefix of the rating model's weights."""
 
 
 def save_ranker(model: Ranker, folder: Path) -> dict[str, Any]:
@@ -31,10 +34,17 @@ def load_ranker(artifact: Artifact) -> Ranker:
         ArtifactError: The weights do not fit the recorded shape.
     """
     shape = RankerShape.from_facts(artifact.manifest.tensors["shape"])
-    model = Ranker(shape, ItemTables.empty(shape))
     path = artifact.file(WEIGHTS)
+    weights = load_file(path)
+    rating = None
+    if shape.rating is not None:
+        of_rating = {name: tensor for name, tensor in weights.items() if name.startswith(RATING)}
+        rating = ValuePosterior.from_tensors(
+            {name.removeprefix(RATING): tensor for name, tensor in of_rating.items()}, shape.rating
+        )
+    model = Ranker(shape, ItemTables.empty(shape, rating))
     try:
-        model.load_state_dict(load_file(path))
+        model.load_state_dict(weights)
     except RuntimeError as error:
         raise ArtifactError(
             "ranker weights do not fit their recorded shape", where=str(path), found=str(error).splitlines()[-1].strip()

@@ -34,6 +34,11 @@ class HistoryView:
     mask: Tensor
     events: Tensor
 
+    @property
+    def values(self) -> Tensor:
+        """Standardised values ``(B, L)``, 0 where unknown or padded."""
+        return self.events[..., 3]
+
 
 POOLED = 5
 """Features that the attention gives per candidate."""

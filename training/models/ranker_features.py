@@ -9,17 +9,22 @@ from torch.nn import functional as F
 from training.models.ranker_attention import HistoryView
 from training.models.ranker_merge import Merged
 from training.models.ranker_shape import STATISTICS, RankerShape
+from training.ratings.model import ValuePosterior
 
 SIMILARITIES = 5
 """Two popularities against the user's mean, highest and mean similarity, mean content match."""
+PREDICTED_VALUES = 1
+"""How the user would value the item, by the rating model of the same fit; 0 where the data has no values."""
 USER_STATISTICS = 3
+PREDICTED_VALUE = -USER_STATISTICS - 1
+"""Its column among the features."""
 STATISTICS_OF_HISTORY = 2
 """Leading item statistics compared with the user's mean: popularity and recent popularity."""
 
 
 def feature_width(n_sources: int) -> int:
     """Number of features that no trained weight touches."""
-    return 3 * n_sources + len(STATISTICS) + SIMILARITIES + USER_STATISTICS
+    return 3 * n_sources + len(STATISTICS) + SIMILARITIES + PREDICTED_VALUES + USER_STATISTICS
 
 
 class ItemTables(nn.Module):
@@ -30,21 +35,32 @@ class ItemTables(nn.Module):
         content: ``(I + 1, E)`` attribute vectors of length 1 or 0. Vectors and content side by side are the keys.
         statistics: ``(I + 1, S)``, standardised over items, see ``STATISTICS``.
         codes: int64 ``(I + 1, F)`` attribute codes, row I unknown; F at least 1.
+        rating: Predicts the value that a user would give an item; None for data without values.
     """
 
     keys: Tensor
     statistics: Tensor
     codes: Tensor
 
-    def __init__(self, vectors: Tensor, content: Tensor, statistics: Tensor, codes: Tensor) -> None:
+    def __init__(
+        self, vectors: Tensor, content: Tensor, statistics: Tensor, codes: Tensor, rating: ValuePosterior | None = None
+    ) -> None:
         super().__init__()
         self.dimension = vectors.shape[1]
         self.register_buffer("keys", torch.cat([F.normalize(vectors.detach().float(), dim=1), content.float()], 1))
         self.register_buffer("statistics", statistics.float())
         self.register_buffer("codes", codes.long())
+        self.rating = rating.requires_grad_(False) if rating is not None else None
+
+    def predicted_values(self, rows: Tensor, history: HistoryView, user_features: Tensor) -> Tensor:
+        """Standardised value ``(B, C)`` that the users would give the items ``rows`` ``(B, C)``: posterior mean."""
+        if self.rating is None:
+            return torch.zeros_like(rows, dtype=self.keys.dtype)
+        predicted: Tensor = self.rating.summary(history.rows, history.values, user_features, rows)[..., 0]
+        return predicted
 
     @classmethod
-    def empty(cls, shape: RankerShape) -> ItemTables:
+    def empty(cls, shape: RankerShape, rating: ValuePosterior | None = None) -> ItemTables:
         """Zeros, to be overwritten by stored tables."""
         rows = shape.n_items + 1
         width = max(1, sum(column.width for column in shape.item_columns))
@@ -53,14 +69,16 @@ class ItemTables(nn.Module):
             torch.zeros(rows, shape.content_dimension),
             torch.zeros(rows, len(STATISTICS)),
             torch.zeros(rows, width, dtype=torch.int64),
+            rating,
         )
 
 
-def candidate_features(tables: ItemTables, merged: Merged, history: HistoryView) -> Tensor:
+def candidate_features(tables: ItemTables, merged: Merged, history: HistoryView, user_features: Tensor) -> Tensor:
     """Features without trained weights, ``(B, C, feature_width)``; computed once for training.
 
     In order: scores, presence and rank discounts by source; item statistics; the two popularities against the mean of
-    the user's past; highest and mean similarity, mean content match; history length, age span and mean value.
+    the user's past; highest and mean similarity, mean content match; predicted value; history length, age span and
+    mean value.
     """
     queries, keys = F.embedding(merged.rows, tables.keys), F.embedding(history.rows, tables.keys)
     present = history.mask.to(queries.dtype).unsqueeze(-1)  # (B, L, 1)
@@ -84,6 +102,7 @@ def candidate_features(tables: ItemTables, merged: Merged, history: HistoryView)
             _closest(queries[..., : tables.dimension], keys[..., : tables.dimension], present) * known,
             centre[..., : tables.dimension].sum(-1, keepdim=True),
             centre[..., tables.dimension :].sum(-1, keepdim=True),
+            tables.predicted_values(merged.rows, history, user_features).unsqueeze(-1),
             user.unsqueeze(1).expand(-1, merged.rows.shape[1], -1),
         ],
         -1,

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from core.tensors import EXPLANATIONS, MASKED
 from training.models.ranker_attention import HistoryView, TargetAttention, view_history
-from training.models.ranker_features import ItemTables, candidate_features
+from training.models.ranker_features import PREDICTED_VALUE, ItemTables, candidate_features
 from training.models.ranker_members import Candidates, Correction
 from training.models.ranker_merge import merge
 from training.models.ranker_shape import RankerShape
@@ -20,8 +20,9 @@ from training.models.ranker_shape import RankerShape
 class Ranker(nn.Module):
     """A blend of the recall scores, corrected by members over the candidates' features.
 
-    ``score = sum over sources of w z + strength * correction``; every member starts at exactly 0, so that an untrained
-    ranker is the blend. ``strength`` is chosen on held-out users and is 0 where the correction does not help.
+    ``score = sum over sources of w z + value_weight * predicted value + strength * correction``; every member starts
+    at exactly 0, so that an untrained ranker is what stands before them. ``strength`` is chosen on held-out users and
+    is 0 where the correction does not help.
 
     Args:
         shape: Sizes.
@@ -29,6 +30,7 @@ class Ranker(nn.Module):
     """
 
     blend: Tensor
+    value_weight: Tensor
     strength: Tensor
 
     def __init__(self, shape: RankerShape, tables: ItemTables) -> None:
@@ -38,6 +40,7 @@ class Ranker(nn.Module):
         self.correction = Correction(shape)
         self.plain_attention = None if self.correction.attention() else TargetAttention(shape.dimension)
         self.register_buffer("blend", torch.ones(len(shape.sources)))
+        self.register_buffer("value_weight", torch.zeros(()))
         self.register_buffer("strength", torch.ones(()))
 
     def with_tables(self, tables: ItemTables) -> Ranker:
@@ -69,10 +72,9 @@ class Ranker(nn.Module):
         """
         merged = merge(lists[0::2], lists[1::2])
         history = view_history(history_rows, history_ages, history_values, self.shape.n_items)
-        features = candidate_features(self.tables, merged, history)
-        scores = (merged.scores * self.blend).sum(-1)
+        features = candidate_features(self.tables, merged, history, user_features)
         candidates = Candidates(self.tables, merged.rows, features, history, user_features)
-        scores = scores + self.strength * self.correction(candidates)
+        scores = self.base(merged.scores, features) + self.strength * self.correction(candidates)
         scores = torch.where(merged.valid, scores, torch.full_like(scores, MASKED))
         ordered, places = _sort(scores)
         ranked_scores, places = ordered[:, : self.shape.returned], places[:, : self.shape.returned]
@@ -80,6 +82,10 @@ class Ranker(nn.Module):
         rows = merged.rows.gather(1, places)
         ranked_rows = torch.where(found, rows, torch.full_like(rows, self.shape.n_items))
         return ranked_rows, ranked_scores, *self._reasons(ranked_rows, found, history)
+
+    def base(self, source_scores: Tensor, features: Tensor) -> Tensor:
+        """Scores before the correction ``(B, C)``: the blend of ``(B, C, N)`` and the predicted value."""
+        return (source_scores * self.blend).sum(-1) + self.value_weight * features[..., PREDICTED_VALUE]
 
     def _reasons(self, ranked_rows: Tensor, found: Tensor, history: HistoryView) -> tuple[Tensor, Tensor]:
         queries, keys = F.embedding(ranked_rows, self.tables.keys), F.embedding(history.rows, self.tables.keys)

@@ -32,6 +32,7 @@ class RankerShape:
         members: Kinds of the members that correct the blend, see ``training.models.ranker_members``.
         trees: Trees of each member of that kind.
         tree_depth: Their depth.
+        rating: Facts of the rating model among the item tables; None for data without values.
     """
 
     n_items: int
@@ -49,6 +50,7 @@ class RankerShape:
     members: tuple[str, ...] = ("network",)
     trees: int = 0
     tree_depth: int = 0
+    rating: dict[str, Any] | None = None
 
     def to_facts(self) -> dict[str, Any]:
         """Plain JSON values for a manifest."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,14 +14,17 @@ from core.bootstrap import standard_error
 from core.progress import SILENT, Progress
 from core.sections import RankerSettings
 from training.models.ranker import Ranker
+from training.models.ranker_features import PREDICTED_VALUE
 from training.ranking.examples import Examples
-from training.ranking.scoring import by_blend, by_member, mean_auc, mean_loss, ndcg_of_users, scores_of
+from training.ranking.scoring import by_base, by_blend, by_member, mean_auc, mean_loss, ndcg_of_users, scores_of
 from training.ranking.training import train_network
 
 BLEND_STEPS = {1: 1, 2: 10, 3: 5}
 """Shares are tried in steps of one tenth for two sources, one fifth for three and one quarter for more."""
 BLEND_SCALES = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
 """Tried scales of the blend: its order stays, the point where the softmax loss starts moves."""
+VALUE_RATIOS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
+"""Tried weights of the predicted value, in multiples of the blend's weights together."""
 STRENGTHS = (0.125, 0.25, 0.5, 1.0)
 """Tried multiples of the network's output. The softmax loss looks at the whole list, so that the full output often
 costs at the top what it gains below; a quarter of it gains at both."""
@@ -32,8 +36,8 @@ class Choice:
 
     Attributes:
         epochs: Passes after which it was best.
-        strength: Multiple of its output; 0 where it does not beat the blend by one standard error.
-        gain: Its NDCG@10 above the blend's.
+        strength: Multiple of its output; 0 where it does not beat the base by one standard error.
+        gain: Its NDCG@10 above the base's.
         standard_error: Of that gain, over users.
         auc: Its mean AUC over users among their candidates.
     """
@@ -52,7 +56,7 @@ def blend_shares(sources: int) -> list[tuple[float, ...]]:
     return [tuple(part / steps for part in point) for point in points]
 
 
-def choose_blend(examples: tuple[Examples, ...]) -> tuple[float, ...]:
+def choose_blend(examples: Sequence[Examples]) -> tuple[float, ...]:
     """Weight of each source: the most even shares whose NDCG@10 is within one standard error of the best.
 
     The curve is flat at its top and the even blend is the safe place on it: the very best share of a few hundred users
@@ -82,9 +86,33 @@ def choose_blend(examples: tuple[Examples, ...]) -> tuple[float, ...]:
     return tuple(scale * share for share in shares)
 
 
+def choose_value_weight(ranker: Ranker, examples: Sequence[Examples]) -> float:
+    """Weight of the predicted value beside the blend: that of the highest NDCG@10 over all windows' users.
+
+    0 where the gain is below one standard error: people also take up what they will not like.
+    """
+    scale = float(ranker.blend.sum())
+
+    def values(weight: float) -> np.ndarray:
+        trial = [
+            [
+                blended + weight * batch.features[..., PREDICTED_VALUE]
+                for blended, batch in zip(of_part, part.batches, strict=True)
+            ]
+            for of_part, part in zip(blends, examples, strict=True)
+        ]
+        return np.concatenate([ndcg_of_users(scores, part) for scores, part in zip(trial, examples, strict=True)])
+
+    blends = [scores_of(by_blend(ranker.blend.tolist()), part) for part in examples]
+    base = values(0.0)
+    gains = {ratio * scale: values(ratio * scale) - base for ratio in VALUE_RATIOS}
+    best = max(gains, key=lambda weight: gains[weight].mean())
+    return best if gains[best].mean() > standard_error(gains[best]) else 0.0
+
+
 def choose_network(
     ranker: Ranker,
-    teach: Examples,
+    teach: Sequence[Examples],
     decide: Examples,
     settings: RankerSettings,
     *,
@@ -92,20 +120,20 @@ def choose_network(
     member: int = 0,
     progress: Progress = SILENT,
 ) -> Choice:
-    """Trains a copy on ``teach`` and looks after each epoch at its gain over the blend on ``decide``.
+    """Trains a copy on ``teach`` and looks after each epoch at its gain over the base on ``decide``.
 
     The clearest gain is taken, the one that is the most standard errors above 0, rather than the largest: it comes
     with smaller strengths and holds up on later users. Below one standard error it counts as none.
     """
     trial = copy.deepcopy(ranker)
-    blended = scores_of(by_blend(ranker.blend.tolist()), decide)
-    base = ndcg_of_users(blended, decide)
+    before = scores_of(by_base(ranker), decide)
+    base = ndcg_of_users(before, decide)
     choices: list[Choice] = []
 
     def look(epoch: int) -> None:
         corrections = scores_of(by_member(trial, member), decide)
         for strength in STRENGTHS:
-            scores = [before + strength * more for before, more in zip(blended, corrections, strict=True)]
+            scores = [start + strength * more for start, more in zip(before, corrections, strict=True)]
             gains = ndcg_of_users(scores, decide) - base
             auc = mean_auc(scores, decide)
             choices.append(Choice(epoch, strength, float(gains.mean()), standard_error(gains), auc))
@@ -113,7 +141,7 @@ def choose_network(
 
     train_network(
         trial,
-        (teach,),
+        teach,
         settings,
         epochs=settings.epochs,
         generator=generator,

@@ -19,7 +19,7 @@ from training.models.ranker import Ranker
 from training.models.ranker_members import GATE_FACTS, LINEAR, TREES, gate_facts, user_shares
 from training.ranking.choosing import STRENGTHS, Choice
 from training.ranking.examples import Examples
-from training.ranking.scoring import by_blend, by_member, mean_auc, scores_of
+from training.ranking.scoring import by_base, by_member, mean_auc, scores_of
 from training.ranking.training import train_linear, train_network
 from training.ranking.trees import train_trees
 
@@ -158,7 +158,7 @@ def out_of_fold(
             trial = copy.deepcopy(ranker)
             teach = [part.where(part.users % FOLDS != fold) for part in examples]
             train_members(trial, teach, settings, epochs=epochs, seed=seed)
-            scorers = [by_blend(ranker.blend.tolist()), *(by_member(trial, at) for at in range(width - 1))]
+            scorers = [by_base(ranker), *(by_member(trial, at) for at in range(width - 1))]
             for part, scores in zip(examples, found, strict=True):
                 inside = part.users % FOLDS == fold
                 held = part.where(inside)

@@ -162,7 +162,7 @@ def _batch(
         merged.valid,
         merged.scores,
         merged.present,
-        candidate_features(tables, merged, history),
+        candidate_features(tables, merged, history, codes),
         torch.from_numpy(labels).float(),
     )
 

@@ -8,9 +8,10 @@ import numpy as np
 
 from core.dataset import Dataset
 from core.features import UNKNOWN, FeatureTable
+from training.models.ranker_features import PREDICTED_VALUE
 from training.models.ranker_shape import STATISTICS
 from training.ranking.examples import Examples
-from training.ranking.importance import Kind, slots_of
+from training.ranking.importance import PREDICTED, Kind, slots_of
 
 DECILES = 10
 
@@ -61,10 +62,25 @@ def feature_facts(dataset: Dataset, examples: Examples) -> dict[tuple[Kind, str]
             found[kind, column.name] = FeatureFacts(missing, len(np.unique(own[own != UNKNOWN])), bits)
     for at, name in enumerate(STATISTICS):
         values = statistics[:-1, at]
-        edges = np.unique(np.quantile(values, np.arange(1, DECILES) / DECILES))
-        bits = information_bits(np.searchsorted(edges, values[rows], side="right"), labels)
-        found["statistic", name] = FeatureFacts(0.0, len(np.unique(values)), bits)
+        found["statistic", name] = FeatureFacts(
+            0.0, len(np.unique(values)), _bits_of_number(values, values[rows], labels)
+        )
+    if examples.batches[0].tables.rating is not None:
+        predicted = np.concatenate(
+            [
+                batch.features[..., PREDICTED_VALUE][mask].numpy()
+                for batch, mask in zip(examples.batches, valid, strict=True)
+            ]
+        )
+        bits = _bits_of_number(predicted, predicted, labels)
+        found["prediction", PREDICTED] = FeatureFacts(0.0, len(np.unique(predicted)), bits)
     return found
+
+
+def _bits_of_number(values: np.ndarray, of_candidates: np.ndarray, labels: np.ndarray) -> float:
+    """Mutual information of a number, cut at the deciles of ``values``."""
+    edges = np.unique(np.quantile(values, np.arange(1, DECILES) / DECILES))
+    return information_bits(np.searchsorted(edges, of_candidates, side="right"), labels)
 
 
 def information_bits(codes: np.ndarray, labels: np.ndarray) -> float:

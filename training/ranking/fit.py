@@ -1,7 +1,8 @@
-"""Fits the ranker: examples from two label windows, the blend, the network, and what is shipped.
+"""Fits the ranker: examples from label windows, the blend, the network, and what is shipped.
 
-The earlier window teaches, the later one decides (blend, passes, whether the network is used); several members are
-weighed out of fold over the users of both. Then all are trained once more on both. Nothing after the fitted splits is
+Blend and weight of the predicted value are chosen on all windows. The earlier ones teach the network, the last one
+decides (passes, whether it is used); several members are weighed out of fold over the users of all windows. Then all
+are trained once more on all windows. Nothing after the fitted splits is
 ever looked at.
 """
 
@@ -19,14 +20,16 @@ from core.progress import SILENT, Progress
 from core.settings import Settings
 from training.models.ranker import ItemTables, Ranker, RankerShape
 from training.models.ranker_members import NETWORK, TREES
-from training.ranking.choosing import Choice, choose_blend, choose_network
+from training.ranking.choosing import Choice, choose_blend, choose_network, choose_value_weight
 from training.ranking.combining import choose_combination, train_members
 from training.ranking.examples import Examples, build_examples
-from training.ranking.scoring import by_blend, by_source, mean_auc, ndcg_of_users, scores_of
+from training.ranking.scoring import by_base, by_blend, by_source, mean_auc, ndcg_of_users, scores_of
 from training.ranking.sources import RecallSet, fit_recall_set
 from training.ranking.tables import item_tables
 from training.ranking.training import train_network
 from training.ranking.windows import Window, is_liked, label_windows
+from training.ratings.build import build_model
+from training.ratings.scale import scale_of
 
 __all__ = ["RankerFit", "RecallSet", "fit_ranker", "fit_recall_set"]
 
@@ -70,10 +73,14 @@ def fit_ranker(
     """
     events = dataset.events.of_splits(settings.train.fit)
     rng = np.random.default_rng(seed)
-    windows = label_windows(events, has_times=dataset.has_times, share=settings.ranker.window_share, rng=rng)
-    shipped = item_tables(
-        dataset, events, recall.item_vectors, settings.ranker.content_dimension, settings.features.statistics
+    windows = label_windows(
+        events,
+        count=settings.ranker.windows,
+        has_times=dataset.has_times,
+        share=settings.ranker.window_share,
+        rng=rng,
     )
+    shipped = fitted_tables(dataset, events, recall, settings, seed)
     ranker = new_ranker(shape_of(dataset, settings, shipped, recall), shipped, seed)
     examples = [
         _examples(dataset, window, settings, seed, rng, progress, fit_recall)
@@ -84,13 +91,16 @@ def fit_ranker(
         progress.say("ranker: too few users have a past and a later event to learn from; an even blend is shipped")
         ranker.strength.fill_(0.0)
         return RankerFit(ranker, {"users": 0, "strength": 0.0})
-    earlier, later = examples
-    ranker.blend.copy_(torch.tensor(choose_blend((earlier, later))))
+    *_, later = examples
+    ranker.blend.copy_(torch.tensor(choose_blend(examples)))
+    if shipped.rating is not None:
+        ranker.value_weight.fill_(choose_value_weight(ranker, examples))
     choice = _teach(ranker, examples, settings, seed, progress)
     metrics = _metrics(ranker, later, choice)
     alone = ", ".join(f"{name} {metrics[f'ndcg@10_{name}']:.4f}" for name in recall.names)
     progress.say(
         f"ranker: NDCG@10 {alone}, blend {metrics['ndcg@10_blend']:.4f}, "
+        f"with predicted values {metrics['ndcg@10_base']:.4f}, "
         f"{' + '.join(ranker.shape.members)} {choice.gain:+.4f} ± {choice.standard_error:.4f} "
         f"({'used' if choice.strength else 'not used'}) on {len(later):,} users"
     )
@@ -98,9 +108,9 @@ def fit_ranker(
 
 
 def _teach(ranker: Ranker, examples: Sequence[Examples], settings: Settings, seed: int, progress: Progress) -> Choice:
-    """Chooses what the correction is worth and, where it is worth something, trains it on both windows."""
+    """Chooses what the correction is worth and, where it is worth something, trains it on all windows."""
     chosen, generator = settings.ranker, torch.Generator().manual_seed(seed)
-    earlier, later = examples
+    *earlier, later = examples
     choice = None
     if NETWORK in chosen.members:
         at = chosen.members.index(NETWORK)
@@ -128,14 +138,22 @@ def _examples(
     fit_recall: FitRecall,
 ) -> Examples:
     recall = fit_recall(dataset, window.past, settings, seed, progress)
-    tables = item_tables(
-        dataset, window.past, recall.item_vectors, settings.ranker.content_dimension, settings.features.statistics
-    )
+    tables = fitted_tables(dataset, window.past, recall, settings, seed)
     liked = settings.ranker.target == "liked" and dataset.has_values
     relevant = is_liked(dataset, window.future) if liked else np.ones(len(window.future), dtype=bool)
     return build_examples(
         dataset, window, recall, tables, relevant, max_users=settings.ranker.max_users, rng=rng, progress=progress
     )
+
+
+def fitted_tables(dataset: Dataset, events: Events, recall: RecallSet, settings: Settings, seed: int) -> ItemTables:
+    """Item tables of one fit, the rating model included where the data has values."""
+    rating = None
+    if settings.ranker.predicted_values and dataset.has_values and bool((events.values != 0).any()):
+        scale = scale_of(dataset, events, settings.rating.like_at)
+        rating = build_model(dataset, events, scale, settings.rating, np.random.default_rng([seed, 1])).posterior()
+    chosen = settings.ranker.content_dimension, settings.features.statistics
+    return item_tables(dataset, events, recall.item_vectors, *chosen, rating)
 
 
 def shape_of(dataset: Dataset, settings: Settings, tables: ItemTables, recall: RecallSet) -> RankerShape:
@@ -156,6 +174,7 @@ def shape_of(dataset: Dataset, settings: Settings, tables: ItemTables, recall: R
         members=settings.ranker.members,
         trees=settings.ranker.trees if TREES in settings.ranker.members else 0,
         tree_depth=settings.ranker.tree_depth if TREES in settings.ranker.members else 0,
+        rating=tables.rating.as_facts() if tables.rating is not None else None,
     )
 
 
@@ -169,20 +188,23 @@ def new_ranker(shape: RankerShape, tables: ItemTables, seed: int) -> Ranker:
 def _metrics(ranker: Ranker, later: Examples, choice: Choice) -> dict[str, Any]:
     """The later window's figures; ``ranker`` is the trial that had not seen this window, or the blend."""
     blend = ranker.blend.tolist()
-    scores = scores_of(by_blend(blend), later)
-    blended, auc = float(ndcg_of_users(scores, later).mean()), mean_auc(scores, later)
+    blended = float(ndcg_of_users(scores_of(by_blend(blend), later), later).mean())
+    scores = scores_of(by_base(ranker), later)
+    base, auc = float(ndcg_of_users(scores, later).mean()), mean_auc(scores, later)
     names = ranker.shape.sources
     alone = [float(ndcg_of_users(scores_of(by_source(at), later), later).mean()) for at in range(len(names))]
     return {
         "users": len(later),
         **{f"ndcg@10_{name}": round(value, 5) for name, value in zip(names, alone, strict=True)},
         "ndcg@10_blend": round(blended, 5),
-        "ndcg@10_ranker": round(blended + (choice.gain if choice.strength else 0.0), 5),
+        "ndcg@10_base": round(base, 5),
+        "ndcg@10_ranker": round(base + (choice.gain if choice.strength else 0.0), 5),
         "network_gain": round(choice.gain, 5),
         "network_gain_standard_error": round(choice.standard_error, 5),
-        "auc_blend": round(auc, 5),
+        "auc_base": round(auc, 5),
         "auc_ranker": round(choice.auc if choice.strength else auc, 5),
         **{f"blend_{name}": round(weight, 5) for name, weight in zip(names, blend, strict=True)},
+        "value_weight": round(float(ranker.value_weight), 5),
         "strength": choice.strength,
         "epochs": choice.epochs,
     }

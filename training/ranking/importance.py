@@ -22,22 +22,25 @@ from core.features import FeatureTable
 from core.progress import SILENT, Progress
 from core.settings import Settings
 from training.models.ranker import ItemTables, Ranker
-from training.models.ranker_features import candidate_features
+from training.models.ranker_features import PREDICTED_VALUE, candidate_features
 from training.models.ranker_members import NETWORK
 from training.models.ranker_merge import Merged
 from training.models.ranker_shape import STATISTICS
-from training.ranking.choosing import choose_blend, choose_network
+from training.ranking.choosing import choose_blend, choose_network, choose_value_weight
 from training.ranking.examples import Batch, Examples, build_examples
-from training.ranking.fit import FitRecall, fit_recall_set, new_ranker, shape_of
-from training.ranking.scoring import auc_of_users, by_member, ndcg_of_users, scores_of
+from training.ranking.fit import FitRecall, fit_recall_set, fitted_tables, new_ranker, shape_of
+from training.ranking.scoring import auc_of_users, by_base, by_member, ndcg_of_users, scores_of
 from training.ranking.sources import RecallSet
 from training.ranking.tables import item_tables
 from training.ranking.training import train_network
 from training.ranking.windows import Window, is_liked, label_windows
+from training.ratings.model import ValuePosterior
 
+PREDICTED = "predicted value"
+"""Name of the rating model's prediction among the features."""
 TRIFLE = 1e-4
 """A loss below this is none, however sure it is."""
-Kind = Literal["item", "user", "statistic"]
+Kind = Literal["item", "user", "statistic", "prediction"]
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ class Contribution:
     """One feature.
 
     Attributes:
-        kind: Whose attribute, or an item statistic made from the events.
+        kind: Whose attribute, an item statistic made from the events, or a prediction of the rating model.
         name: The feature.
         ndcg: Loss in NDCG@10 without it.
         auc: Loss in AUC among the candidates without it.
@@ -128,7 +131,7 @@ def feature_importance(
     """
     rng = np.random.default_rng(seed)
     events = dataset.events.of_splits(settings.train.fit)
-    windows = label_windows(events, has_times=dataset.has_times, share=settings.ranker.window_share, rng=rng)
+    windows = label_windows(events, count=2, has_times=dataset.has_times, share=settings.ranker.window_share, rng=rng)
     seen = [_look(dataset, window, settings, seed, rng, progress, fit_recall) for window in windows]
     earlier, later = (look.examples for look in seen)
     if not (len(earlier) and len(later)):
@@ -142,7 +145,7 @@ def feature_importance(
     scorer = _Scorer(trial, strength)
     ndcg, auc = scorer(later)
     found: list[Contribution] = []
-    features = list(_features(dataset))
+    features = list(_features(dataset, seen[1].tables))
     with progress.bar("features", len(features)) as bar:
         for kind, name, at in features:
             drops = []
@@ -160,12 +163,10 @@ class _Scorer:
     """NDCG@10 and AUC of each user by one trial."""
 
     def __init__(self, trial: Ranker, strength: float) -> None:
-        self._network, self._strength, self._blend = by_member(trial), strength, trial.blend
+        self._base, self._network, self._strength = by_base(trial), by_member(trial), strength
 
     def __call__(self, examples: Examples) -> tuple[np.ndarray, np.ndarray]:
-        scores = scores_of(
-            lambda batch: (batch.source_scores * self._blend).sum(-1) + self._strength * self._network(batch), examples
-        )
+        scores = scores_of(lambda batch: self._base(batch) + self._strength * self._network(batch), examples)
         return ndcg_of_users(scores, examples), auc_of_users(scores, examples)
 
 
@@ -189,7 +190,7 @@ def _look(
     fit_recall: FitRecall,
 ) -> _Look:
     recall = fit_recall(dataset, window.past, settings, seed, progress)
-    tables = _tables(dataset, window.past, recall.item_vectors, settings)
+    tables = fitted_tables(dataset, window.past, recall, settings, seed)
     liked = settings.ranker.target == "liked" and dataset.has_values
     relevant = is_liked(dataset, window.future) if liked else np.ones(len(window.future), dtype=bool)
     examples = build_examples(
@@ -203,20 +204,24 @@ def _trial(dataset: Dataset, earlier: _Look, later: Examples, settings: Settings
     settings = settings.model_copy(update={"ranker": settings.ranker.model_copy(update={"members": (NETWORK,)})})
     ranker = new_ranker(shape_of(dataset, settings, earlier.tables, earlier.recall), earlier.tables, seed)
     ranker.blend.copy_(torch.tensor(choose_blend((earlier.examples,))))
+    if earlier.tables.rating is not None:
+        ranker.value_weight.fill_(choose_value_weight(ranker, (earlier.examples,)))
     generator = torch.Generator().manual_seed(seed)
-    choice = choose_network(ranker, earlier.examples, later, settings.ranker, generator=generator)
+    choice = choose_network(ranker, (earlier.examples,), later, settings.ranker, generator=generator)
     epochs = choice.epochs or settings.ranker.epochs
     train_network(ranker, (earlier.examples,), settings.ranker, epochs=epochs, generator=generator)
     return ranker.eval(), choice.strength or 1.0
 
 
-def _features(dataset: Dataset) -> Iterator[tuple[Kind, str, int]]:
+def _features(dataset: Dataset, tables: ItemTables) -> Iterator[tuple[Kind, str, int]]:
     for at, column in enumerate(dataset.item_features.columns):
         yield "item", column.name, at
     for at, column in enumerate(dataset.user_features.columns):
         yield "user", column.name, at
     for at, name in enumerate(STATISTICS):
         yield "statistic", name, at
+    if tables.rating is not None:
+        yield "prediction", PREDICTED, PREDICTED_VALUE
 
 
 def slots_of(table: FeatureTable, at: int) -> slice:
@@ -242,21 +247,32 @@ def _shuffled(
         parts = codes.split([len(batch.rows) for batch in examples.batches])
         batches = [replace(batch, user_features=part) for batch, part in zip(examples.batches, parts, strict=True)]
         return replace(examples, batches=tuple(batches))
+    if kind == "prediction":  # dealt out among each user's candidates
+        batches = []
+        for batch in examples.batches:
+            features = batch.features.clone()
+            draw = torch.from_numpy(np.argsort(rng.random(batch.rows.shape), axis=1))
+            features[..., at] = features[..., at].gather(1, draw)
+            batches.append(replace(batch, features=features))
+        return replace(examples, batches=tuple(batches))
     order = rng.permutation(dataset.n_items)
     if kind == "item":
         codes_of_items = dataset.item_features.codes.copy()
         slots = slots_of(dataset.item_features, at)
         codes_of_items[:, slots] = codes_of_items[order][:, slots]
         other = replace(dataset, item_features=FeatureTable(dataset.item_features.columns, codes_of_items))
-        tables = _tables(other, past, vectors, settings)
+        tables = _tables(other, past, vectors, settings, look.tables.rating)
     else:
-        tables = _tables(dataset, past, vectors, settings)
+        tables = _tables(dataset, past, vectors, settings, look.tables.rating)
         tables.statistics[:-1, at] = tables.statistics[torch.from_numpy(order), at]
     return replace(examples, batches=tuple(_with_tables(batch, tables) for batch in examples.batches))
 
 
-def _tables(dataset: Dataset, past: Events, vectors: torch.Tensor, settings: Settings) -> ItemTables:
-    return item_tables(dataset, past, vectors, settings.ranker.content_dimension, settings.features.statistics)
+def _tables(
+    dataset: Dataset, past: Events, vectors: torch.Tensor, settings: Settings, rating: ValuePosterior | None
+) -> ItemTables:
+    chosen = settings.ranker.content_dimension, settings.features.statistics
+    return item_tables(dataset, past, vectors, *chosen, rating)
 
 
 @torch.no_grad()
@@ -264,4 +280,6 @@ def _with_tables(batch: Batch, tables: ItemTables) -> Batch:
     sources = batch.source_scores.shape[-1]
     discounts = batch.features[..., 2 * sources : 3 * sources]  # see candidate_features
     merged = Merged(batch.rows, batch.valid, batch.source_scores, batch.present, discounts)
-    return replace(batch, tables=tables, features=candidate_features(tables, merged, batch.history))
+    return replace(
+        batch, tables=tables, features=candidate_features(tables, merged, batch.history, batch.user_features)
+    )

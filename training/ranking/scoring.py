@@ -27,6 +27,11 @@ def by_blend(weights: Sequence[float]) -> Scorer:
     return lambda batch: (batch.source_scores * fixed).sum(-1)
 
 
+def by_base(ranker: Ranker) -> Scorer:
+    """Scores before the correction: blend and predicted value."""
+    return lambda batch: ranker.base(batch.source_scores, batch.features)
+
+
 def by_source(source: int) -> Scorer:
     """Only what one recall model listed, in its order: the model alone, without the others' candidates."""
     return lambda batch: torch.where(batch.present[..., source] > 0, batch.source_scores[..., source], MASKED)

@@ -14,6 +14,7 @@ from core.features import UNKNOWN, FeatureTable
 from core.histories import SECONDS_PER_DAY
 from training.models.ranker import ItemTables
 from training.models.ranker_shape import STATISTICS
+from training.ratings.model import ValuePosterior
 
 RECENT_SHARE = 0.1
 """The newest tenth of the events counts as recent."""
@@ -25,7 +26,12 @@ OVERSAMPLING, POWER_STEPS = 8, 6
 
 
 def item_tables(
-    dataset: Dataset, events: Events, vectors: Tensor, content_dimension: int, used: Sequence[str] = STATISTICS
+    dataset: Dataset,
+    events: Events,
+    vectors: Tensor,
+    content_dimension: int,
+    used: Sequence[str] = STATISTICS,
+    rating: ValuePosterior | None = None,
 ) -> ItemTables:
     """Tables of one fit.
 
@@ -35,6 +41,7 @@ def item_tables(
         vectors: ``(I + 1, D)`` item vectors of the recall fitted on ``events``.
         content_dimension: Width of the content vectors.
         used: Statistics that are used; the columns of others are 0.
+        rating: Rating model fitted on ``events``.
     """
     statistics = item_statistics(events, dataset.n_items, has_times=dataset.has_times)
     statistics[:, [name not in used for name in STATISTICS]] = 0.0
@@ -46,6 +53,7 @@ def item_tables(
         torch.from_numpy(_with_padding(content_vectors(dataset.item_features, content_dimension))),
         torch.from_numpy(_with_padding(statistics)),
         torch.from_numpy(padded),
+        rating,
     )
 
 

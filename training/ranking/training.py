@@ -1,4 +1,4 @@
-"""Fits the network's weights on examples; the blend underneath stays fixed."""
+"""Fits the network's weights on examples; the base underneath stays fixed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from training.loop import check_finite
 from training.models.ranker import Ranker
 from training.models.ranker_members import LinearMember, NetworkMember, Standardiser
 from training.ranking.examples import Batch, Examples
-from training.ranking.scoring import listwise_loss
+from training.ranking.scoring import by_base, listwise_loss
 
 LONGEST_GRADIENT = 1.0
 SMALLEST_SCALE = 1e-3
@@ -37,7 +37,7 @@ def train_network(
     """Trains in place with AdamW and a cosine schedule; every user weighs the same.
 
     Args:
-        ranker: Its ``blend`` is the fixed start that the network corrects.
+        ranker: Its base scores are the fixed start that the network corrects.
         examples: Users of one or more windows.
         settings: Rates and batch size.
         epochs: Passes over all users.
@@ -50,7 +50,7 @@ def train_network(
         TrainingError: The loss is not finite, or no candidate of any user came true.
     """
     network = cast(NetworkMember, ranker.correction.members[member])
-    batches = with_hits(examples)
+    batches, base = with_hits(examples), by_base(ranker)
     fit_scale(network.standard, batches)
     optimizer = torch.optim.AdamW(
         (weight for weight in network.parameters() if weight.requires_grad),
@@ -67,7 +67,7 @@ def train_network(
             total, done = 0.0, 0
             for batch in _steps(batches, settings.batch_users, generator):
                 optimizer.zero_grad()
-                loss = listwise_loss(blended(ranker, batch) + network(batch.candidates), batch)
+                loss = listwise_loss(base(batch) + network(batch.candidates), batch)
                 if not torch.isfinite(loss):
                     raise TrainingError(
                         "the ranker's loss is not finite",
@@ -90,7 +90,7 @@ def train_network(
 def train_linear(ranker: Ranker, examples: Sequence[Examples], *, member: int) -> None:
     """Fits a linear member in place by L-BFGS on the listwise loss with a ridge; arguments as in ``train_network``."""
     linear = cast(LinearMember, ranker.correction.members[member])
-    batches = with_hits(examples)
+    batches, base = with_hits(examples), by_base(ranker)
     fit_scale(linear.standard, batches)
     users = sum(len(batch.rows) for batch in batches)
     optimizer = torch.optim.LBFGS([linear.weight], max_iter=LINEAR_STEPS, line_search_fn="strong_wolfe")
@@ -99,18 +99,13 @@ def train_linear(ranker: Ranker, examples: Sequence[Examples], *, member: int) -
         optimizer.zero_grad()
         total = LINEAR_RIDGE * linear.weight.square().sum()
         for batch in batches:
-            of_batch = listwise_loss(blended(ranker, batch) + linear(batch.candidates), batch)
+            of_batch = listwise_loss(base(batch) + linear(batch.candidates), batch)
             total = total + of_batch * len(batch.rows) / users
         total.backward()
         return total
 
     optimizer.step(loss)
     check_finite(float(linear.weight.detach().sum()), "linear ranker", 1, "check the item attributes and values")
-
-
-def blended(ranker: Ranker, batch: Batch) -> Tensor:
-    """The blend of the recall scores ``(B, C)``."""
-    return (batch.source_scores * ranker.blend).sum(-1)
 
 
 def fit_scale(standard: Standardiser, batches: Sequence[Batch]) -> None:

@@ -1,4 +1,4 @@
-"""Fits the ranker's boosted trees: LightGBM's LambdaMART (Burges 2010) on top of the blend."""
+"""Fits the ranker's boosted trees: LightGBM's LambdaMART (Burges 2010) on top of the base scores."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from training.models.ranker import Ranker
 from training.models.ranker_members import TreesMember
 from training.models.ranker_trees import CompleteTrees
 from training.ranking.examples import Examples
-from training.ranking.training import blended, with_hits
+from training.ranking.scoring import by_base
+from training.ranking.training import with_hits
 
 
 @dataclass(frozen=True)
@@ -24,13 +25,13 @@ class TreeData:
     Attributes:
         features: float32 ``(n, F)``.
         labels: float32 ``(n,)``.
-        blend: float32 ``(n,)``, where boosting starts.
+        base: float32 ``(n,)``, where boosting starts.
         group: int ``(users,)``, candidates of each user.
     """
 
     features: np.ndarray
     labels: np.ndarray
-    blend: np.ndarray
+    base: np.ndarray
     group: np.ndarray
 
     @classmethod
@@ -40,7 +41,7 @@ class TreeData:
             (
                 batch.features[batch.valid].numpy(),
                 batch.labels[batch.valid].numpy(),
-                blended(ranker, batch)[batch.valid].numpy(),
+                by_base(ranker)(batch)[batch.valid].numpy(),
                 batch.valid.sum(1).numpy(),
             )
             for batch in with_hits(examples)
@@ -54,7 +55,7 @@ def train_trees(
     """Fits a member of trees in place.
 
     Args:
-        ranker: Its ``blend`` is where boosting starts.
+        ranker: Its base scores are where boosting starts.
         examples: Users of one or more windows.
         settings: Number, depth and rate of the trees.
         member: Which member of the correction.
@@ -86,7 +87,7 @@ def train_trees(
             "seed": seed,
             "verbosity": -1,
         },
-        lightgbm.Dataset(data.features, data.labels, group=data.group, init_score=data.blend),
+        lightgbm.Dataset(data.features, data.labels, group=data.group, init_score=data.base),
         num_boost_round=settings.trees,
     )
     trees = cast(TreesMember, ranker.correction.members[member])

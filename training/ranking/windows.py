@@ -6,12 +6,15 @@ shipped recall has also seen the history of the user that it answers. Labels nev
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
 
 from core.dataset import Dataset, Events
 
+LARGEST_SHARE = 0.6
+"""Of the events in all windows together: the first fit needs something to learn from."""
 FEWEST_USERS = 20
 """A time window with fewer users who have both a past and labels says too little: labels are drawn at random then."""
 
@@ -21,7 +24,7 @@ class Window:
     """One label window.
 
     Attributes:
-        name: ``earlier`` or ``later``.
+        name: For bars, such as ``1 of 4``.
         past: Events that recall, statistics and histories may use.
         future: Events of users with a past, to be predicted; none of them is in ``past``.
     """
@@ -31,40 +34,48 @@ class Window:
     future: Events
 
 
-def label_windows(events: Events, *, has_times: bool, share: float, rng: np.random.Generator) -> tuple[Window, Window]:
-    """The two last windows of time, the earlier one first.
+def label_windows(
+    events: Events, *, count: int, has_times: bool, share: float, rng: np.random.Generator
+) -> tuple[Window, ...]:
+    """The last windows of time, oldest first; those with too few users are left out, but never the last two.
 
-    Without usable times each window hides a random ``share`` of every user's events, disjoint between the windows.
+    Without usable times, or where the last two have too few users, each window hides a random ``share`` of every
+    user's events, disjoint between the windows.
 
     Args:
         events: Fitted events in time order.
+        count: Windows wanted, at least 2; fewer are made where they would hold more than 60 % of the events.
         has_times: Whether timestamps mean anything.
         share: Share of the events in each window.
         rng: Draws the random windows.
     """
+    count = max(2, min(count, int(LARGEST_SHARE / share + 1e-9)))
     if has_times:
-        windows = _by_time(events, share)
-        if all(len(np.unique(window.future.user_rows)) >= FEWEST_USERS for window in windows):
-            return windows
-    return _at_random(events, share, rng)
+        windows = _by_time(events, count, share)
+        enough = [len(np.unique(window.future.user_rows)) >= FEWEST_USERS for window in windows]
+        if all(enough[-2:]):
+            return tuple(window for window, kept in zip(windows, enough, strict=True) if kept)
+    return _at_random(events, count, share, rng)
 
 
-def _by_time(events: Events, share: float) -> tuple[Window, Window]:
-    start, middle = np.quantile(events.timestamps, [1 - 2 * share, 1 - share])
+def _by_time(events: Events, count: int, share: float) -> tuple[Window, ...]:
+    ends = np.quantile(events.timestamps, [1 - share * at for at in range(count, -1, -1)])
     times = events.timestamps
-    return (
-        _window("earlier", events.where(times <= start), events.where((times > start) & (times <= middle))),
-        _window("later", events.where(times <= middle), events.where(times > middle)),
+    return tuple(
+        _window(_name(at, count), events.where(times <= start), events.where((times > start) & (times <= end)))
+        for at, (start, end) in enumerate(itertools.pairwise(ends))
     )
 
 
-def _at_random(events: Events, share: float, rng: np.random.Generator) -> tuple[Window, Window]:
-    draw = rng.random(len(events))
-    earlier, later = draw < share, (draw >= share) & (draw < 2 * share)
-    return (
-        _window("earlier", events.where(~earlier), events.where(earlier)),
-        _window("later", events.where(~later), events.where(later)),
+def _at_random(events: Events, count: int, share: float, rng: np.random.Generator) -> tuple[Window, ...]:
+    window = (rng.random(len(events)) / share).astype(np.int64)  # beyond the last: in the past of all
+    return tuple(
+        _window(_name(at, count), events.where(window != at), events.where(window == at)) for at in range(count)
     )
+
+
+def _name(at: int, count: int) -> str:
+    return f"{at + 1} of {count}"
 
 
 def _window(name: str, past: Events, future: Events) -> Window:

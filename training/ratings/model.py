@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -85,8 +85,8 @@ class Combiner(nn.Module):
         return out[..., 0], out[..., 1]
 
 
-class RatingModel(nn.Module):
-    """Fold-in of a user into a fitted posterior, and the combiner on top.
+class ValuePosterior(nn.Module):
+    """Fold-in of a user into a fitted posterior.
 
     The user's posterior given the history's values is Gaussian: its precision is ``noise * sum_l E[y_l y_l'] +
     prior precision``, inverted by Gauss-Jordan steps, so the graph needs no solver. An event whose standardised value
@@ -123,36 +123,11 @@ class RatingModel(nn.Module):
             self.register_buffer(name, tables[name].contiguous())
         self.facts = facts
         self.n_items = len(self.item_bias) - 1
-        self.combiner = Combiner(facts.hidden)
-
-    def forward(
-        self,
-        history_rows: torch.Tensor,
-        history_values: torch.Tensor,
-        user_features: torch.Tensor,
-        item_rows: torch.Tensor,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Ratings and probabilities of any items, seen or not.
-
-        Args:
-            history_rows: int64 ``(B, L)``, padded with I.
-            history_values: float32 ``(B, L)``, standardised; 0 where unknown or padded.
-            user_features: int64 ``(B, F)``, attribute codes, 0 is unknown.
-            item_rows: int64 ``(B, Q)``; I for an unknown item.
-
-        Returns:
-            Ratings float32 ``(B, Q)`` on the scale of the data, and the probability ``(B, Q)`` that the value is
-            at or above ``like_at``.
-        """
-        summary = self.summary(history_rows, history_values, user_features, item_rows)
-        correction, logit = self.combiner(summary)
-        value = self.facts.value_mean + self.facts.value_std * (summary[..., 0] + correction)
-        return torch.clamp(value, self.facts.lowest, self.facts.highest), torch.sigmoid(logit)
 
     def summary(
         self, rows: torch.Tensor, values: torch.Tensor, user_features: torch.Tensor, item_rows: torch.Tensor
     ) -> torch.Tensor:
-        """What is known of each pair, float32 ``(B, Q, len(SUMMARY))``; arguments as of ``forward``."""
+        """What is known of each pair, float32 ``(B, Q, len(SUMMARY))``; arguments as of ``RatingModel.forward``."""
         present = (rows != self.n_items).to(values.dtype)  # (B, L)
         valued = present * (values != 0).to(values.dtype)
         activity = self._activity(present)  # (B, 1)
@@ -194,7 +169,7 @@ class RatingModel(nn.Module):
         return {"model": "rating", "n_items": self.n_items, **asdict(self.facts)}
 
     @classmethod
-    def from_tensors(cls, tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> RatingModel:
+    def from_tensors(cls, tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> Self:
         """The model that ``tensors()`` and ``as_facts()`` were taken from."""
         known = {name: facts[name] for name in RatingFacts.__dataclass_fields__}
         model = cls(tensors, RatingFacts(**known | {"activity": tuple(facts["activity"])}))
@@ -246,6 +221,42 @@ class RatingModel(nn.Module):
         liked = valued * (values >= self.facts.like_value - 1e-4).to(values.dtype)
         share = (liked.sum(1, keepdim=True) + PRIOR_EVENTS * self.facts.liked_share) / count
         return mean, torch.sqrt(torch.clamp(square - mean**2, min=TINY)), share
+
+
+class RatingModel(ValuePosterior):
+    """The posterior with the combiner on top; arguments as of the base class."""
+
+    def __init__(self, tables: dict[str, torch.Tensor], facts: RatingFacts) -> None:
+        super().__init__(tables, facts)
+        self.combiner = Combiner(facts.hidden)
+
+    def posterior(self) -> ValuePosterior:
+        """Without the combiner."""
+        return ValuePosterior({name: getattr(self, name) for name in self.TABLES}, self.facts).eval()
+
+    def forward(
+        self,
+        history_rows: torch.Tensor,
+        history_values: torch.Tensor,
+        user_features: torch.Tensor,
+        item_rows: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Ratings and probabilities of any items, seen or not.
+
+        Args:
+            history_rows: int64 ``(B, L)``, padded with I.
+            history_values: float32 ``(B, L)``, standardised; 0 where unknown or padded.
+            user_features: int64 ``(B, F)``, attribute codes, 0 is unknown.
+            item_rows: int64 ``(B, Q)``; I for an unknown item.
+
+        Returns:
+            Ratings float32 ``(B, Q)`` on the scale of the data, and the probability ``(B, Q)`` that the value is
+            at or above ``like_at``.
+        """
+        summary = self.summary(history_rows, history_values, user_features, item_rows)
+        correction, logit = self.combiner(summary)
+        value = self.facts.value_mean + self.facts.value_std * (summary[..., 0] + correction)
+        return torch.clamp(value, self.facts.lowest, self.facts.highest), torch.sigmoid(logit)
 
 
 def inverse(matrix: torch.Tensor) -> torch.Tensor:

@@ -14,9 +14,9 @@ from core.sections import RankerSettings
 from tests.unit.ranking.worlds import random_inputs, random_ranker
 from training.models.ranker import Ranker
 from training.models.ranker_attention import view_history
-from training.models.ranker_features import candidate_features
+from training.models.ranker_features import PREDICTED_VALUE, candidate_features
 from training.models.ranker_merge import merge
-from training.ranking.choosing import blend_shares, choose_blend, choose_network
+from training.ranking.choosing import blend_shares, choose_blend, choose_network, choose_value_weight
 from training.ranking.examples import Batch, Examples
 from training.ranking.scoring import by_blend, by_member, listwise_loss, mean_auc, mean_loss, ndcg_of_users, scores_of
 from training.ranking.training import train_network
@@ -41,7 +41,7 @@ def hidden_examples(ranker: Ranker, seed: int, users: int = 48, hits_per_user: i
         merged.valid,
         merged.scores,
         merged.present,
-        candidate_features(ranker.tables, merged, history),
+        candidate_features(ranker.tables, merged, history, inputs[3]),
         labels,
     )
     owners, places = torch.nonzero(labels, as_tuple=True)
@@ -118,7 +118,7 @@ def test_choice_uses_a_network_that_helps() -> None:
     ranker = random_ranker(trained=False)
     choice = choose_network(
         ranker,
-        hidden_examples(ranker, seed=1),
+        (hidden_examples(ranker, seed=1),),
         hidden_examples(ranker, seed=2),
         SETTINGS,
         generator=torch.Generator().manual_seed(0),
@@ -139,7 +139,7 @@ def test_choice_leaves_the_blend_when_the_future_differs() -> None:
     truth = truth_of(owners.numpy(), batch.rows[owners, places].numpy(), len(batch.rows))
     decide = Examples((dataclasses.replace(batch, labels=by_recall),), truth, future.users)
     choice = choose_network(
-        ranker, hidden_examples(ranker, seed=1), decide, SETTINGS, generator=torch.Generator().manual_seed(0)
+        ranker, (hidden_examples(ranker, seed=1),), decide, SETTINGS, generator=torch.Generator().manual_seed(0)
     )
     assert choice.strength == 0.0
 
@@ -188,3 +188,28 @@ def test_blend_shares_add_up_to_one_and_include_each_source_alone(sources: int) 
     assert all(sum(point) == pytest.approx(1) for point in shares)
     for source in range(sources):
         assert tuple(float(at == source) for at in range(sources)) in shares
+
+
+def value_examples(ranker: Ranker, *, right: bool, seed: int = 3) -> Examples:
+    """What comes true are the items with the highest predicted value, or random ones."""
+    examples = hidden_examples(ranker, seed=seed, users=128)
+    batch = examples.batches[0]
+    predicted = torch.randn(batch.rows.shape, generator=torch.Generator().manual_seed(seed))
+    features = batch.features.clone()
+    features[..., PREDICTED_VALUE] = predicted
+    told = predicted if right else torch.randn(predicted.shape, generator=torch.Generator().manual_seed(seed + 1))
+    labels = torch.zeros_like(batch.labels).scatter_(1, told.masked_fill(~batch.valid, -1e9).topk(4, 1).indices, 1.0)
+    owners, places = torch.nonzero(labels, as_tuple=True)
+    truth = truth_of(owners.numpy(), batch.rows[owners, places].numpy(), len(batch.rows))
+    return Examples((dataclasses.replace(batch, features=features, labels=labels),), truth, examples.users)
+
+
+def test_predicted_values_get_weight_where_they_come_true() -> None:
+    ranker = random_ranker(trained=False)
+    assert choose_value_weight(ranker, (value_examples(ranker, right=True),)) > 0
+
+
+def test_predicted_values_get_no_weight_where_they_tell_nothing() -> None:
+    ranker = random_ranker(trained=False)
+    examples = [value_examples(ranker, right=False, seed=seed) for seed in (3, 5, 7)]
+    assert choose_value_weight(ranker, examples) == 0.0

@@ -10,8 +10,8 @@ from tests.unit.ranking.worlds import block_dataset
 from training.ranking.windows import Window, is_liked, label_windows
 
 
-def windows_of(events: Events, has_times: bool = True, share: float = 0.1) -> tuple[Window, Window]:
-    return label_windows(events, has_times=has_times, share=share, rng=np.random.default_rng(0))
+def windows_of(events: Events, has_times: bool = True, share: float = 0.1, count: int = 2) -> tuple[Window, ...]:
+    return label_windows(events, count=count, has_times=has_times, share=share, rng=np.random.default_rng(0))
 
 
 def pairs(events: Events) -> set[tuple[int, int]]:
@@ -64,3 +64,20 @@ def test_liked_is_at_or_above_the_mean_of_known_values() -> None:
 def test_liked_is_nothing_without_values() -> None:
     dataset = block_dataset(with_values=False)
     assert not is_liked(dataset, dataset.events).any()
+
+
+@pytest.mark.parametrize("has_times", [True, False])
+def test_as_many_windows_as_wanted_and_the_last_is_newest(has_times: bool) -> None:
+    windows = windows_of(block_dataset().events, has_times, 0.1, count=4)
+    assert len(windows) == 4
+    futures = [pairs(window.future) for window in windows]
+    assert not any(futures[one] & futures[two] for one in range(4) for two in range(one))
+    if has_times:
+        starts = [window.future.timestamps.min() for window in windows]
+        assert starts == sorted(starts)
+
+
+def test_windows_leave_something_to_learn_from() -> None:
+    windows = windows_of(block_dataset().events, True, 0.2, count=8)
+    assert len(windows) == 3
+    assert len(windows[0].past) >= 0.35 * len(block_dataset().events)
