@@ -37,6 +37,7 @@ class Peer(BaseModel):
         needs_times: Cannot run on data without times.
         grid: Values per setting; every combination is tried on valid.
         grids: Other grids for named protocols.
+        most_seeds: Protocols on which it is too slow for all seeds, and how many of them it gets.
         left_out: Protocols that it is not run on, and why.
         timeout_seconds: For one process, the whole grid or one seed.
     """
@@ -49,6 +50,7 @@ class Peer(BaseModel):
     needs_times: bool = False
     grid: Grid = {}
     grids: dict[str, Grid] = {}
+    most_seeds: dict[str, int] = {}
     left_out: dict[str, str] = {}
     timeout_seconds: float = 900
 
@@ -141,7 +143,8 @@ def _run(name: str, peer: Peer, bench: Bench, ready: PeerEnvironment) -> Row:
         }
         bench.say(f"{name}: chose {chosen} of {len(candidates)} ({bench.choose_by} {scores[best]:.4f} on valid)")
     runs = []
-    for seed in bench.seeds if peer.seeded else (0,):
+    seeds = bench.seeds[: peer.most_seeds.get(bench.protocol, len(bench.seeds))]
+    for seed in seeds if peer.seeded else (0,):
         folder, facts = _solve(name, peer, bench, ready, bench.test, "test", [chosen], seed=seed)
         own = {k: v for k, v in facts["solved"][0].items() if k not in ("place", "settings", "fit_seconds")}
         runs.append(

@@ -69,6 +69,13 @@ def test_peer_that_does_not_fit_the_data_is_no_failure(bench: Bench) -> None:
     assert not row.failed
 
 
+def test_slow_peer_gets_fewer_seeds_on_the_named_protocol(bench: Bench) -> None:
+    peer = Peer(adapter="popularity", seeded=True, most_seeds={"made": 1})
+    assert [run.seed for run in run_peer("slow", peer, bench).runs] == [0]
+    elsewhere = replace(bench, protocol="another")
+    assert [run.seed for run in run_peer("slow", peer, elsewhere).runs] == [0, 1]
+
+
 def test_resume_takes_the_finished_run_and_a_plain_run_makes_it_again(bench: Bench) -> None:
     peer = Peer(adapter="popularity")
     first = run_peer("again", peer, bench).runs[0]
