@@ -195,6 +195,7 @@ def _solve(
             env=environment(bench.threads),
             timeout_seconds=peer.timeout_seconds,
             log=folder / "log.txt",
+            folder=folder,  # RecBole leaves its own logs where it runs
         )
         if done.code == NOT_RUN and not done.timed_out:
             raise NotRunError(json.loads((folder / "facts.json").read_text(encoding="utf-8"))["not_run"], failed=False)

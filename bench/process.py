@@ -48,8 +48,10 @@ def environment(threads: int) -> dict[str, str]:
     return {**os.environ, **limits, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": str(ROOT)}
 
 
-def run_child(command: Sequence[str], *, env: Mapping[str, str], timeout_seconds: float, log: Path) -> Finished:
-    """Runs a command to its end in the checkout's root; everything it writes goes to ``log``.
+def run_child(
+    command: Sequence[str], *, env: Mapping[str, str], timeout_seconds: float, log: Path, folder: Path = ROOT
+) -> Finished:
+    """Runs a command to its end in ``folder``, the checkout's root by default; what it prints goes to ``log``.
 
     The child leads its own process group, which is ended as a whole on timeout or interrupt.
     """
@@ -57,7 +59,7 @@ def run_child(command: Sequence[str], *, env: Mapping[str, str], timeout_seconds
     started = time.perf_counter()
     with log.open("wb") as stream:
         child = subprocess.Popen(
-            list(command), cwd=ROOT, env=dict(env), stdout=stream, stderr=subprocess.STDOUT, start_new_session=True
+            list(command), cwd=folder, env=dict(env), stdout=stream, stderr=subprocess.STDOUT, start_new_session=True
         )
         timed_out, peak_mb = False, 0.0
         try:

@@ -65,6 +65,7 @@ def ranker_peers(
         env=environment(threads),
         timeout_seconds=3_600,
         log=folder / "log.txt",
+        folder=folder,  # RecBole leaves its own logs where it runs
     )
     if done.code:
         raise PeerFailedError("RecBole failed", where=str(folder / "log.txt"), found=done.reason)
