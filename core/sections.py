@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self, get_args
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -107,6 +107,18 @@ class TrainSettings(Section):
     """cpu or cuda; never chosen silently."""
 
 
+class EventSettings(Section):
+    """Kinds of events (the column ``event`` of the data), see core/kinds.py; shared by all models."""
+
+    kind_weights: dict[str, Annotated[float, Field(gt=0)]] = {}
+    """How much an event of each kind counts, 1 where not named: {purchase = 5.0, click = 0.5}, or one by one with
+    --set events.kind_weights.purchase=5. "unknown" names events without a kind, the items of a running session among
+    them. Of several kinds on one (user, item) pair the dataset keeps the one that counts most, its newest event."""
+    target_kinds: tuple[str, ...] = ()
+    """Kinds that training asks gat for, such as ["purchase"]; empty asks for all, by their weights. The others are
+    still part of the histories."""
+
+
 class EventWeightSettings(Section):
     """How much one event counts, see training/models/event_weights.py; shared by the models below."""
 
@@ -181,6 +193,14 @@ class GatSettings(Section):
 
     dimension: int = Field(32, ge=1)
     """D, length of the item vectors."""
+    heads: int = Field(1, ge=1)
+    """H, attention heads. Each weighs history and near items on its own and has D / H numbers of a vector."""
+    bag: int = Field(1, ge=1)
+    """Networks trained apart whose vectors stand side by side: a served vector has bag times D numbers."""
+    use_times: bool = True
+    """Whether order and times of events count, in training and in answers."""
+    use_values: bool = True
+    """Whether values (ratings) count."""
     epochs: int = Field(8, ge=1)
     """Passes over users; the schedule ends with the last, there is no early stop."""
     neighbours: int = Field(20, ge=0)
@@ -201,6 +221,8 @@ class GatSettings(Section):
     """A longer pause opens a session; the model learns to continue after such pauses."""
     random_cut_weight: float = Field(0.05, gt=0)
     """Weight of examples cut anywhere, against 1 for those cut at a session gap."""
+    recent_days: float = Field(0.0, ge=0)
+    """An example counts half for each such time that its cut lies before the newest event; 0 for no decay."""
     drop: float = Field(0.5, ge=0, lt=1)
     """Share of the history left out at random in training."""
     popularity: float = Field(0.3, ge=0)

@@ -19,6 +19,7 @@ from core.sections import (
     DataSettings,
     EaseSettings,
     EvaluateSettings,
+    EventSettings,
     ExportSettings,
     FeatureSettings,
     GatSettings,
@@ -48,6 +49,7 @@ class Settings(BaseModel):
     paths: PathSettings = PathSettings()
     data: DataSettings = DataSettings()
     features: FeatureSettings = FeatureSettings()
+    events: EventSettings = EventSettings()
     train: TrainSettings = TrainSettings()
     mf: MfSettings = MfSettings()
     spectral: SpectralSettings = SpectralSettings()

@@ -40,6 +40,8 @@ def toml_value(value: Any) -> str:
     if isinstance(value, BaseModel):
         given = ((name, getattr(value, name)) for name in type(value).model_fields if name in value.model_fields_set)
         return f"{{{', '.join(f'{name} = {toml_value(entry)}' for name, entry in given)}}}"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{toml_value(key)} = {toml_value(entry)}' for key, entry in value.items())}}}"
     if isinstance(value, tuple | list):
         return f"[{', '.join(toml_value(entry) for entry in value)}]"
     raise TypeError(f"no TOML form for {type(value).__name__}")

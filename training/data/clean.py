@@ -5,8 +5,9 @@ Order and rules, so that what a model may have seen is never what it is asked fo
 1. Splits come from all well-formed events, repeats included: the boundaries are quantiles of the raw times.
 2. A pair (user, item) belongs to the *first* split it occurs in. From there on it is seen, so a repeat in a later
    split would ask for something that must not be recommended.
-3. Of the pair's events in that split the newest stays, with its value and time. Not the newest of all: that would
-   show a model the value and the time of an event beyond its split.
+3. Of the pair's events in that split the one whose kind counts most stays (``events.kind_weights``; all kinds count
+   alike by default), of several such the newest, with its value and time. Not the newest of all: that would show a
+   model the value and the time of an event beyond its split.
 4. The k-core counts the events that are left.
 
 A scorer that reads the raw file, masks what occurs in train or valid and drops it from the truth of test comes to the
@@ -44,20 +45,21 @@ def split_by_time(timestamps: np.ndarray, boundaries: tuple[float, float]) -> np
     return np.searchsorted(np.array(boundaries), timestamps, side="left").astype(np.uint8)
 
 
-def first_split_newest(pairs: np.ndarray, splits: np.ndarray) -> np.ndarray:
+def first_split_newest(pairs: np.ndarray, splits: np.ndarray, strengths: np.ndarray | None = None) -> np.ndarray:
     """Places of the events that stay when each pair does so once, ascending.
 
     Args:
         pairs: int64 ``(events,)``, a number per (user, item), events in time order.
         splits: uint8 ``(events,)``.
+        strengths: float ``(events,)``, how much each event counts; all alike when None.
 
     Returns:
-        int64: for each pair the last event of its lowest split.
+        int64: for each pair the last of the strongest events of its lowest split.
     """
     keys = pairs * 4 + splits  # 4 > number of splits
-    order = np.argsort(keys, kind="stable")
+    order = np.argsort(keys, kind="stable") if strengths is None else np.lexsort((strengths, keys))
     keys = keys[order]
-    ends = np.flatnonzero(np.append(keys[1:] != keys[:-1], True))  # newest of each (pair, split)
+    ends = np.flatnonzero(np.append(keys[1:] != keys[:-1], True))  # strongest, then newest of each (pair, split)
     owners = keys[ends] // 4
     first = np.append(True, owners[1:] != owners[:-1])
     return np.sort(order[ends[first]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from core.errors import DataError
+from core.kinds import kind_weights
 from training.data.raw import IdColumn, RawAttributes
 
 MOST_KINDS = 256
@@ -71,6 +73,21 @@ class Kinds:
 
     names: tuple[str, ...]
     codes: np.ndarray
+
+
+def kind_strengths(kinds: pa.DictionaryArray | None, weights: Mapping[str, float]) -> np.ndarray | None:
+    """Weight of each event by its kind, float64 ``(events,)``; None where the data has no kinds.
+
+    Raises:
+        SettingsError: A weight for a kind that the data does not have.
+    """
+    texts = [] if kinds is None else [(text or "").strip() for text in kinds.dictionary.to_pylist()]
+    table = kind_weights(("", *texts), weights)
+    if kinds is None:
+        return None
+    codes = pc.fill_null(kinds.indices.cast(pa.int64()), -1).to_numpy(zero_copy_only=False)
+    strengths: np.ndarray = table[codes + 1]
+    return strengths
 
 
 def encode_kinds(kinds: pa.DictionaryArray | None, places: np.ndarray) -> Kinds:

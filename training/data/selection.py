@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ from core.dataset import SPLITS
 from core.errors import DataError
 from core.sections import DataSettings
 from training.data.clean import first_split_newest, k_core, split_by_time, time_boundaries
+from training.data.encode import kind_strengths
 from training.data.raw import RawEvents
 
 
@@ -35,18 +37,25 @@ class Selection:
         return self.splits == SPLITS.index("train")
 
 
-def select_events(raw: RawEvents, settings: DataSettings) -> Selection:
+def select_events(raw: RawEvents, settings: DataSettings, weights: Mapping[str, float] | None = None) -> Selection:
     """Applies the rules of ``clean``.
+
+    Args:
+        raw: Well-formed events.
+        settings: The section ``data``.
+        weights: ``events.kind_weights``.
 
     Raises:
         DataError: No event is left, or none in the train split.
+        SettingsError: A weight for a kind that the data does not have.
         ValueError: Neither times nor splits; sources never give that.
     """
     places = np.arange(len(raw)) if raw.timestamps is None else np.argsort(raw.timestamps, kind="stable")
     splits, boundaries = _splits(raw, settings)
     splits = splits[places]
     pairs = raw.users.codes[places].astype(np.int64) * len(raw.items.ids) + raw.items.codes[places]
-    kept = first_split_newest(pairs, splits)
+    strengths = kind_strengths(raw.kinds, weights) if weights else None
+    kept = first_split_newest(pairs, splits, None if strengths is None else strengths[places])
     dropped = {"repeat of a (user, item)": len(places) - len(kept)}
     places, splits = places[kept], splits[kept]
     users, items = raw.users.codes[places], raw.items.codes[places]

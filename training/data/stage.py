@@ -34,7 +34,7 @@ def build_dataset(
     """Builds the dataset artefact that :func:`core.dataset.load_dataset` reads.
 
     Args:
-        settings: Sections [data] and [paths].
+        settings: Sections [data], [events] and [paths].
         progress: Gets one summary line.
         now: Clock; much later events are refused.
 
@@ -52,7 +52,7 @@ def build_dataset(
             found=f"{data.train_until} and {data.valid_until}",
         )
     raw = read_source(data, settings.paths.var, now(), progress)
-    selection = select_events(raw.events, data)
+    selection = select_events(raw.events, data, settings.events.kind_weights)
     columns = (raw.events.users, raw.events.items)
     users, items = (
         fit_vocabulary(column, column.codes[selection.places], selection.is_train, attributes)
@@ -60,12 +60,7 @@ def build_dataset(
     )
     values = standardise(_raw_values(raw, selection), selection.is_train)
     kinds = encode_kinds(raw.events.kinds, selection.places)
-    with create_artifact(
-        settings.paths.var,
-        "dataset",
-        settings={name: getattr(settings, name).model_dump(mode="json") for name in ("data", "features")},
-        seed=data.seed,
-    ) as draft:
+    with create_artifact(settings.paths.var, "dataset", settings=_sections(settings), seed=data.seed) as draft:
         pq.write_table(
             _events_table(raw, selection, users, items, values, kinds),
             draft.path / "events.parquet",
@@ -82,6 +77,10 @@ def build_dataset(
         progress.say(line)
     progress.say(summary_line(report, artifact.path, time.perf_counter() - started))
     return artifact
+
+
+def _sections(settings: Settings) -> dict[str, Any]:
+    return {name: section for name, section in settings.model_dump(mode="json").items() if name in ("data", "events", "features")}
 
 
 def _raw_values(raw: RawData, selection: Selection) -> np.ndarray:

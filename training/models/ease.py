@@ -9,6 +9,7 @@ from scipy.linalg import lapack
 
 from core.dataset import Dataset, Events, histories_of
 from core.errors import SettingsError, TrainingError
+from core.kinds import kind_weights
 from core.progress import SILENT, Progress
 from core.settings import Settings
 from training.loop import check_finite, check_not_empty
@@ -32,7 +33,7 @@ def fit_ease(
     Args:
         dataset: Gives the numbers of users and items.
         events: What to learn from, each (user, item) pair once.
-        settings: The sections ``ease`` and ``recall``.
+        settings: The sections ``events``, ``ease`` and ``recall``.
         seed: Start of the small space for comparing items; the weights do not depend on it.
         progress: One step in all.
 
@@ -51,7 +52,8 @@ def fit_ease(
             next_step="leave ease out of recall.sources, raise data.min_item_events, or raise ease.max_items",
         )
     histories = histories_of(events, dataset.n_users)
-    weighting = EventWeighting.from_settings(chosen).scaled_to(histories)
+    weights_of_kinds = kind_weights(dataset.kinds, settings.events.kind_weights)
+    weighting = EventWeighting.from_settings(chosen, weights_of_kinds).scaled_to(histories)
     weights = weighting.of_histories(histories)
     check_finite(float(weights.sum()), "ease", 0, "check the data's values and times")
     matrix = sparse.csr_matrix(

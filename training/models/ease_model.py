@@ -56,7 +56,7 @@ class EaseRecall(RecallModel):
     ) -> torch.Tensor:
         """Event weights at the places of the history's items, ``(B, I + 1)``; 0 elsewhere and at the padding row."""
         present = (rows != self.n_items).to(ages.dtype)
-        weights = self.weighting.of_tensors(ages, values) ** self.weight_power * present  # (B, L)
+        weights = self.weighting.of_tensors(ages, values, kinds) ** self.weight_power * present  # (B, L)
         return weights.new_zeros(rows.shape[0], self.n_items + 1).scatter(1, rows, weights)
 
     def facts(self) -> dict[str, Any]:
@@ -69,7 +69,7 @@ class EaseRecall(RecallModel):
             tensors["small_vectors"],
             tensors["item_bias"],
             tensors["empty_bias"],
-            weighting=EventWeighting(**facts["weighting"]),
+            weighting=EventWeighting.from_facts(facts["weighting"]),
             weight_power=facts["weight_power"],
             candidates=facts["candidates"],
         )

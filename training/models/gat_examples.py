@@ -38,8 +38,10 @@ class ExampleBatch:
         lengths: float32 ``(B,)``, history events before any were dropped.
         edge_items: int64 ``(E,)``, and so on: the kept events, with their example in ``edge_users``.
         edge_positions, edge_ages, edge_since_first, edge_values: float32 ``(E,)``, as in serving.
+        edge_kinds: int64 ``(E,)``.
         masked_users, masked_items: int64 ``(M,)``, all history events: never a candidate.
         target_users, target_items: int64 ``(T,)``.
+        target_weights: float32 ``(T,)``, by kind.
     """
 
     weights: np.ndarray
@@ -50,10 +52,12 @@ class ExampleBatch:
     edge_ages: np.ndarray
     edge_since_first: np.ndarray
     edge_values: np.ndarray
+    edge_kinds: np.ndarray
     masked_users: np.ndarray
     masked_items: np.ndarray
     target_users: np.ndarray
     target_items: np.ndarray
+    target_weights: np.ndarray
 
 
 class ExampleSource:
@@ -66,11 +70,22 @@ class ExampleSource:
         histories: The training events.
         settings: The section ``gat``.
         has_times: Whether the order of events means anything.
+        target_weights: How much an event counts as a target, by the code of its kind; 0 for kinds that are never
+            asked for; all 1 when None.
     """
 
-    def __init__(self, histories: Histories, settings: GatSettings, has_times: bool) -> None:
+    def __init__(
+        self,
+        histories: Histories,
+        settings: GatSettings,
+        has_times: bool,
+        target_weights: np.ndarray | None = None,
+    ) -> None:
         self._settings = settings
         self._has_times = has_times
+        self._target_weights = np.ones(int(histories.kinds.max(initial=0)) + 1)
+        if target_weights is not None:
+            self._target_weights = target_weights
         self._starts = histories.starts
         self._lengths = histories.lengths
         self._users = np.repeat(np.arange(len(histories)), self._lengths)
@@ -78,6 +93,7 @@ class ExampleSource:
         self._items = histories.item_rows[oldest_first].astype(np.int64)
         self._times = histories.timestamps[oldest_first]
         self._values = histories.values[oldest_first]
+        self._kinds = histories.kinds[oldest_first].astype(np.int64)
         gaps = np.diff(self._times, prepend=self._times[:1]) > settings.session_gap_days * SECONDS_PER_DAY
         gaps[self._starts[:-1][self._lengths > 0]] = False
         self._gaps = np.flatnonzero(gaps) if has_times else np.zeros(0, np.int64)
@@ -91,11 +107,14 @@ class ExampleSource:
         """How often each item is what a user comes back for, float64 ``(I,)``.
 
         Events after a user's first session count 1, those of the first session ``random_cut_weight``: the mix that
-        the model learns to continue. 0 for items without events.
+        the model learns to continue; all times the weight of their kind as a target. 0 for items without events and
+        no others.
         """
         weights = np.full(len(self._users), self._settings.random_cut_weight)
         weights[self._returned] = 1
-        return np.bincount(self._items, weights, minlength=n_items)
+        return np.bincount(
+            self._items, weights * np.maximum(self._target_weights[self._kinds], 1e-6), minlength=n_items
+        )
 
     def draw(self, rng: np.random.Generator) -> Cuts:
         """One epoch's cuts in random order: per user one at a session gap, if there is one, and one anywhere."""
@@ -104,15 +123,19 @@ class ExampleSource:
             active = np.sort(rng.choice(active, self._settings.max_users_per_epoch, replace=False))
         if not self._has_times:
             order = np.lexsort((rng.random(len(self._users)), self._users))
-            self._items, self._values = self._items[order], self._values[order]
+            self._items, self._values, self._kinds = self._items[order], self._values[order], self._kinds[order]
         returning = active[self._gap_counts[active] > 0]
         picked = (rng.random(len(returning)) * self._gap_counts[returning]).astype(np.int64)
         at_gap = self._gaps[self._gap_starts[returning] + picked] - self._starts[returning]
         anywhere = (rng.random(len(active)) * self._lengths[active]).astype(np.int64)
         users = np.concatenate([returning, active])
         weights = np.repeat([1.0, self._settings.random_cut_weight], [len(returning), len(active)])
+        cuts = np.concatenate([at_gap, anywhere])
+        if self._settings.recent_days:
+            when = self._times[self._starts[users] + cuts]
+            weights *= np.exp2((when - self._times.max()) / SECONDS_PER_DAY / self._settings.recent_days)
         order = rng.permutation(len(users))
-        return Cuts(users[order], np.concatenate([at_gap, anywhere])[order], weights[order].astype(np.float32))
+        return Cuts(users[order], cuts[order], weights[order].astype(np.float32))
 
     def batches(self, cuts: Cuts, rng: np.random.Generator) -> Iterator[ExampleBatch]:
         """Batches of ``batch_users`` examples, in order."""
@@ -131,8 +154,11 @@ class ExampleSource:
         kept = (rng.random(len(events)) >= self._settings.drop) & (positions < LONGEST_HISTORY)
         oldest = np.maximum(starts[owners], newest - LONGEST_HISTORY + 1)
         edges = events[kept]
+        target_weights = self._target_weights[self._kinds[target_events]].astype(np.float32)
+        asked = target_weights > 0
+        targets, target_events, target_weights = targets[asked], target_events[asked], target_weights[asked]
         return ExampleBatch(
-            weights=cuts.weights,
+            weights=cuts.weights * (np.bincount(targets, minlength=len(cuts)) > 0),
             lengths=np.minimum(cuts.cuts, LONGEST_HISTORY).astype(np.float32),
             edge_users=owners[kept],
             edge_items=self._items[edges],
@@ -140,10 +166,12 @@ class ExampleSource:
             edge_ages=((self._times[newest[kept]] - self._times[edges]) / SECONDS_PER_DAY).astype(np.float32),
             edge_since_first=((self._times[edges] - self._times[oldest[kept]]) / SECONDS_PER_DAY).astype(np.float32),
             edge_values=self._values[edges],
+            edge_kinds=self._kinds[edges],
             masked_users=owners,
             masked_items=self._items[events],
             target_users=targets,
             target_items=self._items[target_events],
+            target_weights=target_weights,
         )
 
 

@@ -16,15 +16,17 @@ from training.models.recall_base import RecallModel
 class GatRecall(RecallModel):
     """Dense masked attention with the weights of :class:`training.models.gat_layers.HistoryAttention`.
 
-    ``x = gain * n^power * sum_l softmax_l(scalars) h_l`` over the history's ``n`` items.
+    Head by head ``x = gain * n^power * sum_l softmax_l(scalars) h_l`` over the history's ``n`` items; the heads'
+    vectors stand side by side.
 
     Args:
-        history_vectors: float32 ``(I + 1, D)``, propagated, last row zero: an item's say as part of a history.
+        history_vectors: float32 ``(I + 1, D)``, propagated, last row zero: an item's say as part of a history; H
+            parts of equal width.
         item_vectors: float32 ``(I + 1, D)``, propagated, last row zero: an item as a candidate.
         item_bias: float32 ``(I + 1,)``, learned.
         empty_bias: float32 ``(I + 1,)``.
         scalars: Attention logits.
-        length_scale: float32 ``(2,)``, logarithm of the gain, and the power.
+        length_scale: float32 ``(2, H)``, logarithm of the gain, and the power.
         candidates: K.
     """
 
@@ -50,30 +52,40 @@ class GatRecall(RecallModel):
         for parameter in self.parameters():
             parameter.requires_grad_(False)
 
-    def attention(self, rows: torch.Tensor, ages: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-        """Attention weights float32 ``(B, L)``: they add up to 1 over a user's history and are 0 where padded."""
+    def attention(
+        self, rows: torch.Tensor, ages: torch.Tensor, values: torch.Tensor, kinds: torch.Tensor
+    ) -> torch.Tensor:
+        """Attention weights float32 ``(B, L, H)``: they add up to 1 over a user's history and are 0 where padded."""
         present = (rows != self.n_items).to(ages.dtype)
         positions = torch.arange(rows.shape[1], device=rows.device).to(ages.dtype)
         since_first = ages.amax(dim=1, keepdim=True) - ages
-        logits = self.scalars(rows, positions, ages, since_first, values)
+        logits = self.scalars(rows, positions, ages, since_first, values, kinds)
+        present = present.unsqueeze(2)
         return torch.softmax(logits * present + (1 - present) * MASKED, dim=1) * present
 
     def user_vectors(
         self, rows: torch.Tensor, ages: torch.Tensor, values: torch.Tensor, kinds: torch.Tensor
     ) -> torch.Tensor:
         """See the base class."""
-        weights = self.attention(rows, ages, values)
-        mean = (weights.unsqueeze(1) @ F.embedding(rows, self.history_vectors)).squeeze(1)  # (B, D)
+        weights = self.attention(rows, ages, values, kinds)  # (B, L, H)
+        history = F.embedding(rows, self.history_vectors)  # (B, L, D)
         lengths = (rows != self.n_items).to(ages.dtype).sum(dim=1, keepdim=True)
-        return length_factor(lengths, self.length_scale) * mean
+        factors = length_factor(lengths, self.length_scale)  # (B, H)
+        width = self.dimension // weights.shape[2]
+        parts = [
+            (weights[:, :, head].unsqueeze(1) @ history[:, :, head * width : (head + 1) * width]).squeeze(1)
+            * factors[:, head : head + 1]
+            for head in range(weights.shape[2])
+        ]
+        return torch.cat(parts, dim=1)
 
     def facts(self) -> dict[str, Any]:
         return {}
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> Self:
-        scalars = EdgeScalars(len(tensors["item_bias"]) - 1)
         prefix = "scalars."
+        scalars = EdgeScalars(len(tensors["item_bias"]) - 1, *tensors[f"{prefix}kind"].shape)
         scalars.load_state_dict(
             {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
         )
@@ -89,5 +101,5 @@ class GatRecall(RecallModel):
 
 
 def length_factor(lengths: torch.Tensor, length_scale: torch.Tensor | nn.Parameter) -> torch.Tensor:
-    """``gain * n^power``, same shape as ``lengths`` (float); 1 event's factor for empty histories."""
+    """``gain * n^power``, ``(B, H)`` for ``lengths`` float ``(B, 1)``; 1 event's factor for empty histories."""
     return torch.exp(length_scale[0] + length_scale[1] * torch.log(torch.clamp(lengths, min=1.0)))

@@ -48,24 +48,34 @@ class SpectralTables:
     target: np.ndarray
 
 
-def normalised_adjacency(histories: Histories, n_items: int) -> sparse.csr_matrix:
-    """``R~`` as CSR float32 ``(U, I)``; users and items without events stay empty."""
-    users = histories.lengths.astype(np.float64)
-    items = np.bincount(histories.item_rows, minlength=n_items).astype(np.float64)
-    weights = 1 / np.sqrt(np.repeat(users, histories.lengths) * items[histories.item_rows])
+def normalised_adjacency(
+    histories: Histories, n_items: int, kind_weights: np.ndarray | None = None
+) -> sparse.csr_matrix:
+    """``R~`` as CSR float32 ``(U, I)``; users and items without events stay empty.
+
+    Args:
+        histories: Training events, the edges.
+        n_items: I.
+        kind_weights: Weight of an edge by the code of its kind; all 1 when None.
+    """
+    edges = np.ones(len(histories.item_rows)) if kind_weights is None else kind_weights[histories.kinds]
+    owners = np.repeat(np.arange(len(histories)), histories.lengths)
+    users = np.bincount(owners, edges, minlength=len(histories))
+    items = np.bincount(histories.item_rows, edges, minlength=n_items)
+    weights = edges / np.sqrt(users[owners] * items[histories.item_rows])
     return sparse.csr_matrix(
         (weights.astype(np.float32), histories.item_rows, histories.starts), shape=(len(histories), n_items)
     )
 
 
 def spectral_tables(
-    adjacency: sparse.csr_matrix, item_counts: np.ndarray, dimension: int, rng: np.random.Generator
+    adjacency: sparse.csr_matrix, item_mass: np.ndarray, dimension: int, rng: np.random.Generator
 ) -> SpectralTables:
     """Tables from the ``dimension`` leading right singular vectors, scaled to a root mean square of 1 over seen items.
 
     Args:
         adjacency: ``R~``.
-        item_counts: Events of each item ``(I,)``.
+        item_mass: Summed edge weights of each item ``(I,)``.
         dimension: D; columns beyond the rank of ``R~`` are zero.
         rng: Start vector of the Lanczos iteration.
     """
@@ -79,9 +89,10 @@ def spectral_tables(
         found = right[order].T * (values[order] > 1e-8)
         found *= np.sign(found[np.abs(found).argmax(0), np.arange(rank)] + 1e-300)  # a singular vector's sign is free
         vectors[:, :rank] = found
-    roots = np.sqrt(np.maximum(item_counts, 1))[:, None]
-    vectors[item_counts == 0] = 0
-    return SpectralTables(*(_unit_scale(table, item_counts > 0) for table in (vectors / roots, vectors * roots)))
+    seen = item_mass > 0
+    roots = np.sqrt(np.where(seen, item_mass, 1))[:, None]
+    vectors[~seen] = 0
+    return SpectralTables(*(_unit_scale(table, seen) for table in (vectors / roots, vectors * roots)))
 
 
 def nearest_items(adjacency: sparse.csr_matrix, neighbours: int) -> ItemGraph:

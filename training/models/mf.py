@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from core.dataset import Dataset, Events, histories_of
+from core.kinds import kind_weights
 from core.progress import SILENT, Progress
 from core.sections import MfSettings
 from core.settings import Settings
@@ -29,7 +30,7 @@ def fit_mf(dataset: Dataset, events: Events, settings: Settings, *, seed: int, p
     Args:
         dataset: Gives the numbers of users and items.
         events: What to learn from, each (user, item) pair once.
-        settings: The sections ``mf``, ``recall`` and ``train``.
+        settings: The sections ``events``, ``mf``, ``recall`` and ``train``.
         seed: Decides the start values, and with them everything.
         progress: One step per epoch, with the loss over all pairs per event.
 
@@ -39,7 +40,8 @@ def fit_mf(dataset: Dataset, events: Events, settings: Settings, *, seed: int, p
     check_not_empty(events, "mf")
     chosen = settings.mf
     histories = histories_of(events, dataset.n_users)
-    weighting = EventWeighting.from_settings(chosen).scaled_to(histories)
+    weights_of_kinds = kind_weights(dataset.kinds, settings.events.kind_weights)
+    weighting = EventWeighting.from_settings(chosen, weights_of_kinds).scaled_to(histories)
     lengths = histories.lengths
     mean_length = float(lengths[lengths > 0].mean())
     factors = length_factor(np.maximum(lengths, 1), mean_length, chosen.user_power)

@@ -87,7 +87,7 @@ class MfRecall(RecallModel):
     ) -> torch.Tensor:
         """See the base class; the exact minimiser up to ``CG_STEPS`` steps."""
         present = (rows != self.n_items).to(ages.dtype)
-        weights = self.weighting.of_tensors(ages, values) * present  # (B, L)
+        weights = self.weighting.of_tensors(ages, values, kinds) * present  # (B, L)
         if self.user_power:
             lengths = torch.clamp(present.sum(dim=1, keepdim=True), min=1.0)  # (B, 1)
             weights = weights * length_factor(lengths, self.mean_length, self.user_power)
@@ -127,7 +127,7 @@ class MfRecall(RecallModel):
             tensors["item_bias"],
             tensors["empty_bias"],
             tensors["spectrum"],
-            weighting=EventWeighting(**facts["weighting"]),
+            weighting=EventWeighting.from_facts(facts["weighting"]),
             regularisation=facts["regularisation"],
             frequency_power=facts["frequency_power"],
             all_items_mass=facts["all_items_mass"],

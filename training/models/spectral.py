@@ -7,6 +7,7 @@ import torch
 from scipy import sparse
 
 from core.dataset import Dataset, Events, histories_of
+from core.kinds import kind_weights
 from core.progress import SILENT, Progress
 from core.settings import Settings
 from training.loop import check_finite, check_not_empty
@@ -29,7 +30,7 @@ def fit_spectral(
     Args:
         dataset: Gives the numbers of users and items.
         events: What to learn from, each (user, item) pair once.
-        settings: The sections ``spectral`` and ``recall``.
+        settings: The sections ``events``, ``spectral`` and ``recall``.
         seed: Start of the decomposition.
         progress: One step in all.
 
@@ -39,7 +40,8 @@ def fit_spectral(
     check_not_empty(events, "spectral")
     chosen = settings.spectral
     histories = histories_of(events, dataset.n_users)
-    weighting = EventWeighting.from_settings(chosen).scaled_to(histories)
+    weights_of_kinds = kind_weights(dataset.kinds, settings.events.kind_weights)
+    weighting = EventWeighting.from_settings(chosen, weights_of_kinds).scaled_to(histories)
     weights = weighting.of_histories(histories)
     check_finite(float(weights.sum()), "spectral", 0, ADVICE)
     matrix = sparse.csr_matrix(

@@ -47,7 +47,7 @@ class SpectralRecall(RecallModel):
     ) -> torch.Tensor:
         """See the base class."""
         present = (rows != self.n_items).to(ages.dtype)
-        weights = self.weighting.of_tensors(ages, values) * present  # (B, L)
+        weights = self.weighting.of_tensors(ages, values, kinds) * present  # (B, L)
         return (weights.unsqueeze(1) @ F.embedding(rows, self.history_vectors)).squeeze(1)
 
     def facts(self) -> dict[str, Any]:
@@ -60,6 +60,6 @@ class SpectralRecall(RecallModel):
             tensors["item_vectors"],
             tensors["item_bias"],
             tensors["empty_bias"],
-            weighting=EventWeighting(**facts["weighting"]),
+            weighting=EventWeighting.from_facts(facts["weighting"]),
             candidates=facts["candidates"],
         )

@@ -12,8 +12,9 @@ import pytest
 
 from core.artifacts import load_artifact
 from core.dataset import load_dataset
-from core.errors import DataError
+from core.errors import DataError, SettingsError
 from core.progress import SILENT
+from core.sections import EventSettings
 from tests.unit.data.tables import NOW, TEN, Told, build, settings_for, write_events
 from training.data.stage import build_dataset
 
@@ -95,6 +96,23 @@ def test_event_column_becomes_kinds(tmp_path: Path) -> None:
     assert dataset.kinds == ("", "click", "view")
     assert dataset.events.kinds.tolist() == [2, 0, 1]
     assert dataset.histories(("train", "valid", "test")).of(0).kinds.tolist() == [1, 0, 2]
+
+
+def test_pair_with_several_kinds_keeps_the_newest_of_the_heaviest(tmp_path: Path) -> None:
+    rows = ["a,x,1,buy,1", "a,x,2,buy,2", "a,x,3,view,3", "a,y,4,view,4", "a,y,5,view,5", "b,x,6,,6"]
+    events = write_events(tmp_path, rows, "user_id,item_id,timestamp,event,value\n")
+    settings = settings_for(tmp_path / "var", events=events, train_until=0.98, valid_until=0.99)
+    weighted = settings.model_copy(update={"events": EventSettings(kind_weights={"buy": 5.0})})
+    kept = [
+        load_dataset(build_dataset(each, now=lambda: NOW)).events.raw_values.tolist() for each in (settings, weighted)
+    ]
+    assert kept == [[3, 5, 6], [2, 5, 6]]
+
+
+def test_weight_of_a_kind_that_the_data_lacks_is_refused(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path / "var", events=write_events(tmp_path, TEN))
+    with pytest.raises(SettingsError, match=r"no event of this kind[\s\S]*buy"):
+        build_dataset(settings.model_copy(update={"events": EventSettings(kind_weights={"buy": 5.0})}), now=lambda: NOW)
 
 
 def test_kinds_are_unknown_when_there_is_no_event_column(tmp_path: Path) -> None:

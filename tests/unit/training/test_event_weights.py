@@ -41,7 +41,9 @@ def test_training_and_serving_weights_agree(users: list[list[tuple[int, float]]]
     users = [sorted(user, reverse=True) for user in users]
     histories = histories_with([[d for d, _ in user] for user in users], [[v for _, v in user] for user in users])
     padded = pad(histories, len(histories.item_rows))
-    served = weighting.of_tensors(torch.from_numpy(padded.ages), torch.from_numpy(padded.values)).numpy()
+    served = weighting.of_tensors(
+        *(torch.from_numpy(part) for part in (padded.ages, padded.values, padded.kinds))
+    ).numpy()
     np.testing.assert_allclose(
         served[padded.rows != len(histories.item_rows)], weighting.of_histories(histories), rtol=1e-4
     )
@@ -73,4 +75,4 @@ def test_scaled_weights_have_mean_one() -> None:
 
 
 def test_facts_restore_the_weighting() -> None:
-    assert EventWeighting(**WEIGHTING.as_facts()) == WEIGHTING
+    assert EventWeighting.from_facts(WEIGHTING.as_facts()) == WEIGHTING

@@ -48,16 +48,16 @@ def dataset() -> Dataset:
     return block_dataset()
 
 
-def started(dataset: Dataset) -> GatNetwork:
+def started(dataset: Dataset, heads: int = 1) -> GatNetwork:
     """The network before training."""
     counts = np.bincount(dataset.events.of_splits(FIT).item_rows, minlength=dataset.n_items)
-    return start_network(dataset.histories(FIT), counts, SETTINGS, seed=0)
+    return start_network(dataset.histories(FIT), counts, SETTINGS.model_copy(update={"heads": heads}), seed=0)
 
 
-@pytest.fixture
-def network(dataset: Dataset) -> GatNetwork:
+@pytest.fixture(params=[1, 2, 4], ids=lambda heads: f"{heads} heads")
+def network(dataset: Dataset, request: pytest.FixtureRequest) -> GatNetwork:
     """A network whose every scalar is away from its start."""
-    network = started(dataset)
+    network = started(dataset, request.param)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in (*network.scalars.parameters(), *network.items.parameters(), network.length_scale):
@@ -76,7 +76,7 @@ def whole_histories(dataset: Dataset) -> TensorBatch:
 
 
 def test_served_attention_equals_message_passing(dataset: Dataset, network: GatNetwork) -> None:
-    model = served_form(network, np.ones(dataset.n_items), 20)
+    model = served_form([network], np.ones(dataset.n_items), 20)
     padded = as_tensors(pad(dataset.histories(FIT), dataset.n_items))[:4]
     empty = empty_requests(dataset, 1)[0]
     padded[0][1], padded[1][1], padded[2][1], padded[3][1] = empty[0, 0], 0, 0, 0
@@ -88,20 +88,20 @@ def test_served_attention_equals_message_passing(dataset: Dataset, network: GatN
 
 
 def test_attention_adds_up_to_one_and_spares_padding(dataset: Dataset, network: GatNetwork) -> None:
-    model = served_form(network, np.ones(dataset.n_items), 20)
-    rows, ages, values, *_ = as_tensors(pad(dataset.histories(FIT), dataset.n_items))
-    weights = model.attention(rows, ages, values)
-    torch.testing.assert_close(weights.sum(1), torch.ones(len(rows)))
+    model = served_form([network], np.ones(dataset.n_items), 20)
+    rows, ages, values, kinds, *_ = as_tensors(pad(dataset.histories(FIT), dataset.n_items))
+    weights = model.attention(rows, ages, values, kinds)
+    torch.testing.assert_close(weights.sum(1), torch.ones(len(rows), weights.shape[2]))
     assert (weights[rows == dataset.n_items] == 0).all()
 
 
 def test_attention_of_empty_history_is_zero(dataset: Dataset, network: GatNetwork) -> None:
-    model = served_form(network, np.ones(dataset.n_items), 20)
-    assert (model.attention(*empty_requests(dataset, 2)[:3]) == 0).all()
+    model = served_form([network], np.ones(dataset.n_items), 20)
+    assert (model.attention(*empty_requests(dataset, 2)[:4]) == 0).all()
 
 
 def test_sparse_products_equal_messages(network: GatNetwork) -> None:
-    tables = torch.randn(network.history_table.shape[0], 6, generator=torch.Generator().manual_seed(1))
+    tables = torch.randn(network.history_table.shape[0], 8, generator=torch.Generator().manual_seed(1))
     network.items.refresh_similarity(tables)
     gradients = []
     results = []
@@ -175,6 +175,6 @@ def test_every_user_weighs_the_same_however_many_targets(dataset: Dataset, netwo
 
 def test_start_network_scores_like_the_low_pass_filter(dataset: Dataset) -> None:
     network = started(dataset)
-    model = served_form(network, np.ones(dataset.n_items), 20)
+    model = served_form([network], np.ones(dataset.n_items), 20)
     assert isinstance(model, GatRecall)
     assert ndcg(dataset, model) > 1.5 * popularity_ndcg(dataset)
