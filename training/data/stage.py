@@ -80,7 +80,11 @@ def build_dataset(
 
 
 def _sections(settings: Settings) -> dict[str, Any]:
-    return {name: section for name, section in settings.model_dump(mode="json").items() if name in ("data", "events", "features")}
+    return {
+        name: section
+        for name, section in settings.model_dump(mode="json").items()
+        if name in ("data", "events", "features")
+    }
 
 
 def _raw_values(raw: RawData, selection: Selection) -> np.ndarray:

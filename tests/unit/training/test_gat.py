@@ -13,9 +13,10 @@ from core.sections import GatSettings
 from core.tensors import recall_step
 from tests.suites.recall_data import block_dataset
 from tests.suites.recall_suite import FIT, RecallSuite, as_tensors, empty_requests, ndcg, popularity_ndcg
-from training.models.gat import GatNetwork, TensorBatch, batch_loss, fit_gat, served_form, start_network
+from training.models.gat import batch_loss, fit_gat
 from training.models.gat_examples import Cuts, ExampleSource
 from training.models.gat_model import GatRecall
+from training.models.gat_network import GatNetwork, TensorBatch, served_form, start_network
 
 SETTINGS = GatSettings(dimension=8, batch_users=32)
 
