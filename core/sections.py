@@ -221,8 +221,6 @@ class GatSettings(Section):
     """A longer pause opens a session; the model learns to continue after such pauses."""
     random_cut_weight: float = Field(0.05, gt=0)
     """Weight of examples cut anywhere, against 1 for those cut at a session gap."""
-    recent_days: float = Field(0.0, ge=0)
-    """An example counts half for each such time that its cut lies before the newest event; 0 for no decay."""
     drop: float = Field(0.5, ge=0, lt=1)
     """Share of the history left out at random in training."""
     popularity: float = Field(0.3, ge=0)

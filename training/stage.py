@@ -122,4 +122,4 @@ def _train_ranker(data: Artifact, dataset: Dataset, settings: Settings, progress
 def _sections(settings: Settings, name: str) -> dict[str, Any]:
     tree = settings.model_dump(mode="json")
     own = (name, *MEMBERS) if name == "mix" else (name,)
-    return {section: tree[section] for section in ("train", "recall", *own)}
+    return {section: tree[section] for section in ("train", "events", "recall", *own)}

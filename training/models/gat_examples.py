@@ -131,9 +131,6 @@ class ExampleSource:
         users = np.concatenate([returning, active])
         weights = np.repeat([1.0, self._settings.random_cut_weight], [len(returning), len(active)])
         cuts = np.concatenate([at_gap, anywhere])
-        if self._settings.recent_days:
-            when = self._times[self._starts[users] + cuts]
-            weights *= np.exp2((when - self._times.max()) / SECONDS_PER_DAY / self._settings.recent_days)
         order = rng.permutation(len(users))
         return Cuts(users[order], cuts[order], weights[order].astype(np.float32))
 
