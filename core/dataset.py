@@ -9,6 +9,8 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from core.artifacts import Artifact
+from core.codebook import NO_CODES, Codebook
+from core.content import ItemContent
 from core.features import FeatureTable
 from core.histories import Histories
 from core.vocabulary import Vocabulary
@@ -73,6 +75,9 @@ class Dataset:
         has_times: False where the data came without timestamps.
         has_values: False where the data came without values (ratings).
         kinds: Names of the events' kinds by code (click, purchase, …); code 0, "", is unknown.
+        user_codebook: What the codes of ``user_features`` mean.
+        item_codebook: What the codes of ``item_features`` mean.
+        item_content: Text and vectors of the items; None where nothing is known.
     """
 
     events: Events
@@ -84,6 +89,9 @@ class Dataset:
     has_times: bool
     has_values: bool
     kinds: tuple[str, ...] = ("",)
+    user_codebook: Codebook = NO_CODES
+    item_codebook: Codebook = NO_CODES
+    item_content: ItemContent | None = None
 
     @property
     def n_users(self) -> int:
@@ -106,7 +114,8 @@ def histories_of(events: Events, n_users: int) -> Histories:
 
 
 def load_dataset(artifact: Artifact) -> Dataset:
-    """Reads a dataset artefact: events.parquet, users.parquet, items.parquet, *_features.npz."""
+    """Reads a dataset artefact: events.parquet, users.parquet, items.parquet, item_content.parquet,
+    *_features.npz, *_codes.json."""
     table = pq.read_table(artifact.file("events.parquet"))
     column = lambda name: table[name].to_numpy()  # noqa: E731
     events = Events(
@@ -126,4 +135,7 @@ def load_dataset(artifact: Artifact) -> Dataset:
         bool(facts["has_times"]),
         bool(facts["has_values"]),
         tuple(facts["kinds"]),
+        Codebook.load(artifact.file("user_codes.json")),
+        Codebook.load(artifact.file("item_codes.json")),
+        ItemContent.load(artifact.file("item_content.parquet")),
     )

@@ -37,6 +37,8 @@ class DataSettings(Section):
     """source=files: optional table with user_id and any attribute columns."""
     title_column: str = "title"
     """Item column shown to people; the id is shown where it is missing."""
+    text_columns: tuple[str, ...] = ()
+    """Item columns of prose that content vectors are made from; empty takes the title."""
     max_bad_share: float = Field(0.01, ge=0, le=1)
     """Bad rows are dropped and counted up to this share of the file; above it the file is refused."""
     min_user_events: int = Field(1, ge=1)

@@ -8,14 +8,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from core.codebook import NO_CODES, TAG_MARK, Codebook, ColumnCodes
 from core.features import UNKNOWN, FeatureColumn, FeatureTable
 from training.data.cells import Numbers, is_number, is_text, is_time, read_numbers
+from training.data.dense import is_dense
 
 MOST_CODES = 1_000
 """Codes per attribute, UNKNOWN included; rarer values are UNKNOWN."""
 TAG_SLOTS = 8
 """Tags kept per row: the most frequent ones of the table."""
-TAG_MARK = "|"
 FEWEST_TAGGED_SHARE = 0.02
 """A column is tags when at least this share of its cells holds a ``|``."""
 MOST_NUMBER_CATEGORIES = 32
@@ -31,10 +32,15 @@ FEWEST_DISTINCT = 10
 
 @dataclass(frozen=True)
 class Coded:
-    """One attribute as codes int32 ``(rows, width)``."""
+    """One attribute as codes int32 ``(rows, width)``, and what the codes mean."""
 
-    column: FeatureColumn
+    book: ColumnCodes
     codes: np.ndarray
+
+    @property
+    def column(self) -> FeatureColumn:
+        """The attribute."""
+        return self.book.column
 
 
 @dataclass(frozen=True)
@@ -44,10 +50,12 @@ class Fitted:
     Attributes:
         table: Codes of all rows.
         skipped: Columns without codes, and why.
+        codebook: What the codes mean.
     """
 
     table: FeatureTable
     skipped: dict[str, str]
+    codebook: Codebook = NO_CODES
 
 
 def fit_features(
@@ -74,6 +82,9 @@ def fit_features(
         if name in leave:
             skipped[name] = "shown to people, not an attribute"
             continue
+        if is_dense(columns[name].type):
+            skipped[name] = "vectors, not an attribute"
+            continue
         cells = columns[name].combine_chunks()
         coded = _category(name, cells, told=True) if name in categories else _code(name, cells)
         if isinstance(coded, str):
@@ -84,7 +95,8 @@ def fit_features(
     codes = np.full((total, width), UNKNOWN, dtype=np.int32)
     if found:
         codes[rows] = np.concatenate([coded.codes for coded in found], axis=1)
-    return Fitted(FeatureTable(tuple(coded.column for coded in found), codes), skipped)
+    codebook = Codebook(tuple(coded.book for coded in found))
+    return Fitted(FeatureTable(tuple(coded.column for coded in found), codes), skipped, codebook)
 
 
 def _code(name: str, cells: pa.Array) -> Coded | str:
@@ -120,7 +132,8 @@ def _category(name: str, cells: pa.Array, *, told: bool = False) -> Coded | str:
         return f"{distinct:,} different values in {known:,} rows"
     codebook = _by_frequency(values)
     codes = _look_up(cells, codebook)
-    return Coded(FeatureColumn(name, "category", len(codebook) + 1, 1), codes[:, None])
+    column = FeatureColumn(name, "category", len(codebook) + 1, 1)
+    return Coded(ColumnCodes(column, tuple(codebook.to_pylist())), codes[:, None])
 
 
 def _tags(name: str, lists: pa.Array) -> Coded | str:
@@ -143,7 +156,8 @@ def _tags(name: str, lists: pa.Array) -> Coded | str:
     width = int(slots[kept].max(initial=0)) + 1
     matrix = np.full((len(lists), width), UNKNOWN, dtype=np.int32)
     matrix[owners[kept], slots[kept]] = codes[kept]
-    return Coded(FeatureColumn(name, "tags", len(codebook) + 1, width), matrix)
+    column = FeatureColumn(name, "tags", len(codebook) + 1, width)
+    return Coded(ColumnCodes(column, tuple(codebook.to_pylist())), matrix)
 
 
 def _number(name: str, numbers: Numbers) -> Coded | None:
@@ -155,7 +169,8 @@ def _number(name: str, numbers: Numbers) -> Coded | None:
     edges = np.unique(np.quantile(values, np.arange(1, BUCKETS) / BUCKETS))
     codes = np.full(len(known), UNKNOWN, dtype=np.int32)
     codes[known] = 1 + np.searchsorted(edges, values, side="right")
-    return Coded(FeatureColumn(name, "number", len(edges) + 2, 1), codes[:, None])
+    column = FeatureColumn(name, "number", len(edges) + 2, 1)
+    return Coded(ColumnCodes(column, edges=tuple(edges.tolist())), codes[:, None])
 
 
 def _all_numbers(cells: pa.Array) -> Numbers | None:

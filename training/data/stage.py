@@ -14,12 +14,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from core.artifacts import Artifact, create_artifact, write_json
+from core.content import ItemContent
 from core.dataset import SPLITS
 from core.errors import SettingsError
 from core.progress import SILENT, Progress
 from core.sections import FeatureSettings
 from core.settings import Settings
 from training.data.codes import Fitted, fit_features
+from training.data.dense import dense_columns, read_content
 from training.data.derive import derive_columns
 from training.data.encode import Encoding, Kinds, Standardised, encode_kinds, fit_vocabulary, standardise
 from training.data.raw import RawAttributes, RawData
@@ -68,6 +70,7 @@ def build_dataset(
         )
         user_features = _write_side(draft.path, "user", users, raw.users, (), settings.features)
         item_features = _write_side(draft.path, "item", items, raw.items, (data.title_column,), settings.features)
+        _write_content(draft.path, items, raw, data.text_columns or (data.title_column,))
         draft.tensors.update(_facts(raw, selection, users, items, values, kinds))
         report = report_of(data.source, raw, selection, draft.tensors, user_features, item_features)
         draft.metrics.update(report)
@@ -125,7 +128,8 @@ def _write_side(
     table = pa.table({f"{noun}_id": ids})
     if attributes is not None:
         rows = pc.index_in(attributes.ids, value_set=ids).to_numpy()
-        beside = given.take(pc.index_in(ids, value_set=attributes.ids))  # null where an id has no attributes
+        shown = given.drop_columns(list(dense_columns(given)))  # vectors are in item_content.parquet
+        beside = shown.take(pc.index_in(ids, value_set=attributes.ids))  # null where an id has no attributes
         table = pa.table({f"{noun}_id": ids, **{name: beside[name] for name in beside.column_names}})
     if noun == "item":
         title = pc.fill_null(_known_text(table, titles), ids)
@@ -135,7 +139,17 @@ def _write_side(
     fitted = fit_features(derived.columns, rows, len(ids), derived.leave, derived.categories)
     pq.write_table(table, folder / f"{noun}s.parquet", compression="zstd")
     fitted.table.save(folder / f"{noun}_features.npz")
+    fitted.codebook.save(folder / f"{noun}_codes.json")
     return fitted
+
+
+def _write_content(folder: Path, items: Encoding, raw: RawData, texts: tuple[str, ...]) -> None:
+    """Writes item_content.parquet: text and vectors of all items."""
+    content = ItemContent.none(len(items.ids))
+    if raw.items is not None:
+        rows = pc.index_in(raw.items.ids, value_set=items.ids).to_numpy()
+        content = read_content(raw.items.columns, rows, len(items.ids), texts, raw.reports["items"].name)
+    content.save(folder / "item_content.parquet")
 
 
 def _known_text(table: pa.Table, titles: tuple[str, ...]) -> pa.ChunkedArray:
