@@ -284,6 +284,43 @@ class RecallSettings(Section):
         return self
 
 
+class ContentSettings(Section):
+    """Items without events get vectors from what they are made of, see training/content."""
+
+    enabled: bool = True
+    """Whether recall models learn vectors for items without events, or with few."""
+    text: Literal["none", "ngrams", "minilm"] = "ngrams"
+    """Text of the items: words and parts of words, or sentence vectors (extra `text`)."""
+    text_dimension: int = Field(64, ge=1)
+    """Width of the n-gram vectors."""
+    dimension: int = Field(64, ge=1)
+    """C, width of the content vector in which attributes, text and vectors meet."""
+    steps: int = Field(200, ge=20)
+    """Most training steps; the best number is chosen on items held out whole."""
+    batch_users: int = Field(256, ge=1)
+    """Users per step."""
+    max_users: int = Field(4_000, ge=1)
+    """Users that the tower learns from; a random choice where there are more."""
+    learning_rate: float = Field(0.01, gt=0)
+    weight_decay: float = Field(0.001, ge=0)
+    shrinkage: float = Field(1e-4, ge=0)
+    """Weight of the squared norm of the tower's parameters."""
+    dropout: float = Field(0.2, ge=0, lt=1)
+    """Share of attribute values and of vectors' numbers left out while training."""
+    ranking_weight: float = Field(1.0, ge=0)
+    """Weight of the ranking loss against the error of the vectors."""
+    least_events: int = Field(5, ge=1)
+    """Items with fewer events teach nothing."""
+    held_out: float = Field(0.1, gt=0, lt=1)
+    """Share of the items that is held out to choose the number of steps."""
+    support: float = Field(1.0, ge=0)
+    """Number of events at which an item's own vector counts as much as the one from its content."""
+    exposure: float = Field(0.1, ge=0)
+    """Places that items without events may take among the first ten, as a multiple of their share of the catalogue."""
+    start: Path | None = None
+    """Folder of a content artefact whose tower is the start: what another catalogue taught."""
+
+
 class RankerSettings(Section):
     """The ranker: a blend of the recall scores, corrected by a network, boosted trees or a linear model."""
 

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from core.errors import SettingsError
 from core.sections import (
+    ContentSettings,
     DataSettings,
     EaseSettings,
     EvaluateSettings,
@@ -57,6 +58,7 @@ class Settings(BaseModel):
     gat: GatSettings = GatSettings()
     mix: MixSettings = MixSettings()
     recall: RecallSettings = RecallSettings()
+    content: ContentSettings = ContentSettings()
     ranker: RankerSettings = RankerSettings()
     rating: RatingSettings = RatingSettings()
     export: ExportSettings = ExportSettings()

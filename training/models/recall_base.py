@@ -63,6 +63,11 @@ class RecallModel(nn.Module):
         """Vectors by which items are compared with each other ``(I + 1, D)``, last row zero."""
         return self.item_vectors
 
+    def item_tables(self) -> dict[str, torch.Tensor]:
+        """All tables ``(I + 1, D)`` by name: each item as a candidate, and as a part of a history."""
+        shape = self.item_vectors.shape
+        return {name: table for name, table in self.named_buffers() if table.shape == shape}
+
     @abstractmethod
     def user_vectors(
         self, rows: torch.Tensor, ages: torch.Tensor, values: torch.Tensor, kinds: torch.Tensor
