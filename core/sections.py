@@ -289,13 +289,13 @@ class ContentSettings(Section):
 
     enabled: bool = True
     """Whether recall models learn vectors for items without events, or with few."""
-    text: Literal["none", "ngrams", "minilm"] = "ngrams"
+    text: Literal["none", "ngrams", "minilm"] = "none"
     """Text of the items: words and parts of words, or sentence vectors (extra `text`)."""
     text_dimension: int = Field(64, ge=1)
     """Width of the n-gram vectors."""
     dimension: int = Field(64, ge=1)
     """C, width of the content vector in which attributes, text and vectors meet."""
-    steps: int = Field(200, ge=20)
+    steps: int = Field(40, ge=0)
     """Most training steps; the best number is chosen on items held out whole."""
     batch_users: int = Field(256, ge=1)
     """Users per step."""

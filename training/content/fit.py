@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy import sparse
 from torch import Tensor
 
 from core.bootstrap import paired_bootstrap
@@ -18,12 +19,15 @@ from core.sections import ContentSettings
 from core.tensors import MASKED
 from training.content.inputs import ContentInputs
 from training.content.lessons import Lessons
+from training.content.ridge import regress, start_from_ridge
 from training.content.tower import ContentTower, Predicted
 from training.loop import check_finite
 
 ITEM_TABLE = "item_vectors"
 """The recall model's table that scores are made with."""
-CHECK_EVERY = 20
+CHECK_EVERY = 10
+HALF_WEIGHT = 10.0
+"""Events at which an item teaches half as much as one of many events."""
 AVERAGE_DECAY = 0.9
 """Weights are averaged over about this many steps: 1 / (1 - decay)."""
 MOST_ITEMS = 4_096
@@ -76,7 +80,7 @@ def fit_tower(
     others = np.setdiff1d(taught, lessons.held_out)
     held_out = np.intersect1d(lessons.held_out, taught)
     scores: list[np.ndarray] = []
-    with progress.bar("content", settings.steps // CHECK_EVERY) as bar:
+    with progress.bar("content", 1 + settings.steps // CHECK_EVERY) as bar:
         for tower in _train(lessons, inputs, others, settings, settings.steps, seed, start):
             scores.append(cold_ndcg(tower, lessons, inputs, held_out))
             bar.advance(note=f"NDCG@10 of unknown items {scores[-1].mean() if len(scores[-1]) else 0:.4f}")
@@ -90,7 +94,7 @@ def fit_tower(
         gap = paired_bootstrap(scores[best], chance, rng)
         helps = gap.mean > 2 * gap.standard_error
         metrics |= {"ndcg@10_held_out": round(means[best], 5), "ndcg@10_random": round(float(chance.mean()), 5)}
-    steps = (best + 1) * CHECK_EVERY
+    steps = best * CHECK_EVERY
     *_, tower = _train(lessons, inputs, taught, settings, steps, seed, start)
     return FittedTower(tower, {**metrics, "steps": steps, "helps": helps}, helps)
 
@@ -124,7 +128,7 @@ def _train(
     seed: int,
     start: ContentTower | None,
 ) -> list[ContentTower]:
-    """The averaged tower after every ``CHECK_EVERY`` steps."""
+    """The averaged tower at the start and after every ``CHECK_EVERY`` steps."""
     generator = torch.Generator().manual_seed(seed)
     tower = ContentTower(
         inputs,
@@ -137,11 +141,15 @@ def _train(
         tower.load_state_dict(start.state_dict())
     teacher = _Teacher(lessons, items)
     scale_heads(tower, lessons, teacher)
-    if start is not None:
-        solve_head(tower, lessons, inputs, teacher)
+    targets = teacher.targets(tower.scales)
+    weights = teacher.weights[teacher.items]
+    if start is None:
+        start_from_ridge(tower, inputs, items, targets.numpy(), weights.numpy())
+    else:
+        solve_head(tower, inputs, teacher.items, targets, weights)
     average = copy.deepcopy(tower)
     optimizer = torch.optim.AdamW(tower.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    checks = []
+    checks = [copy.deepcopy(average)]
     for step in range(1, steps + 1):
         rows = teacher.sample(generator)
         found = tower(inputs, rows, generator)
@@ -153,7 +161,7 @@ def _train(
         loss.backward()
         optimizer.step()
         check_finite(loss.item(), "content", step, ADVICE)
-        decay = min(AVERAGE_DECAY, 1 - 1 / step)
+        decay = min(AVERAGE_DECAY, 1 - 1 / (step + 1))
         with torch.no_grad():
             for mean, value in zip(average.parameters(), tower.parameters(), strict=True):
                 mean.lerp_(value, 1 - decay)
@@ -169,7 +177,7 @@ class _Teacher:
         self.lessons = lessons
         self.items = torch.from_numpy(items)
         counts = torch.from_numpy(lessons.counts).float()
-        self.weights = counts / (counts + counts[self.items].mean())
+        self.weights = counts / (counts + HALF_WEIGHT)
         users = lessons.users
         # An error of an item's vector matters as far as users look into its direction.
         self.metric = {name: torch.eye(table.shape[1]) for name, table in lessons.tables.items()}
@@ -178,6 +186,11 @@ class _Teacher:
             name: (self.weights * _quadratic(table, self.metric[name]))[self.items].sum()
             for name, table in lessons.tables.items()
         }
+
+    def targets(self, scales: Tensor) -> Tensor:
+        """What the items' tables and bias would be in the heads' scale, ``(n, q)``; the bias starts level."""
+        tables = [t[self.items] / scale for t, scale in zip(self.lessons.tables.values(), scales, strict=True)]
+        return torch.cat([*tables, torch.zeros(len(self.items), 1)], 1)
 
     def sample(self, generator: torch.Generator) -> Tensor:
         if len(self.items) <= MOST_ITEMS:
@@ -216,18 +229,15 @@ def scale_heads(tower: ContentTower, lessons: Lessons, teacher: _Teacher) -> Non
         tower.log_temperature.fill_(-float(torch.log(spread.clamp(min=1e-6))))
 
 
-def solve_head(tower: ContentTower, lessons: Lessons, inputs: ContentInputs, teacher: _Teacher) -> None:
+def solve_head(tower: ContentTower, inputs: ContentInputs, items: Tensor, targets: Tensor, weights: Tensor) -> None:
     """Solves the head by ridge regression: the vectors of two fits are rotated against each other, content is not."""
     with torch.no_grad():
-        content = F.pad(tower.content(inputs, teacher.items), (0, 1), value=1.0).double()
-        targets = torch.cat(
-            [t[teacher.items] / s for t, s in zip(lessons.tables.values(), tower.scales, strict=True)], 1
-        )
-        weighted = content * teacher.weights[teacher.items, None]
-        ridge = torch.eye(content.shape[1], dtype=torch.float64) * float(weighted.square().sum(1).mean())
-        solved = torch.linalg.solve(weighted.T @ content + ridge, weighted.T @ targets.double()).float()
-        tower.head[:, :-1].copy_(solved[:-1])
-        tower.start[:-1].copy_(solved[-1])
+        content = tower.content(inputs, items).numpy().astype(np.float64)
+        mean = (weights[:, None] * targets).sum(0) / weights.sum()
+        spread = max(float(np.sqrt(np.square(content).sum(1).mean())), 1e-9)
+        solved = regress(sparse.csr_matrix(content / spread), (targets - mean).numpy(), weights.numpy()) / spread
+        tower.head.copy_(torch.from_numpy(solved.astype(np.float32)))
+        tower.start.copy_(mean)
 
 
 def _quadratic(vectors: Tensor, metric: Tensor) -> Tensor:

@@ -15,11 +15,11 @@ from itertools import pairwise
 import numpy as np
 from scipy import sparse
 
-HASHES = 1 << 15
+HASHES = 1 << 14
 WORD = re.compile(r"\w+")
 CHARACTERS = (3, 4, 5)
 """Lengths of the character n-grams, word ends marked."""
-OVERSAMPLING, POWER_STEPS = 8, 5
+OVERSAMPLING, POWER_STEPS = 8, 3
 
 
 @dataclass(frozen=True)
