@@ -38,6 +38,7 @@ NEXT_COMMAND = {
     "mf": "conch train",
     "gat": "conch train",
     "ranker": "conch train",
+    "content": "conch train",
     "rating": "conch train rating",
     "graphs": "conch export",
     "release": "conch run",

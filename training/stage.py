@@ -14,6 +14,9 @@ from core.dataset import Dataset, load_dataset
 from core.errors import SettingsError, TrainingError
 from core.progress import SILENT, Progress, Recorded
 from core.settings import Settings
+from training.content.store import save_content
+from training.content.transfer import configured_start
+from training.content.warm import warm_cold_items
 from training.models.fitters import FITTERS, MEMBERS, fitter
 from training.models.ranker import save_ranker
 from training.models.recall import load_model, save_model
@@ -82,13 +85,25 @@ def _train_recall(name: str, data: Artifact, dataset: Dataset, settings: Setting
         settings.paths.var, name, settings=_sections(settings, name), seed=settings.train.seed, parents=(data,)
     ) as draft:
         model = fitter(name)(dataset, events, settings, seed=settings.train.seed, progress=recorded)
-        draft.tensors |= save_model(model, draft.path)
+        warmed = warm_cold_items(
+            model,
+            dataset,
+            events,
+            settings,
+            seed=settings.train.seed,
+            start=configured_start(settings.content),
+            progress=recorded,
+        )
+        draft.tensors |= save_model(warmed.model, draft.path)
         draft.metrics |= {
+            **({"content": warmed.metrics} if warmed.metrics else {}),
             "curves": recorded.curves_of(name),
             "events": len(events),
             "train_seconds": round(time.perf_counter() - started, 2),
         }
     progress.say(f"train {name}: {len(events):,} events, {time.perf_counter() - started:.1f} s")
+    if warmed.fitted is not None:
+        save_content(warmed, settings, (data, draft.finished()))
     return draft.finished()
 
 
@@ -121,5 +136,5 @@ def _train_ranker(data: Artifact, dataset: Dataset, settings: Settings, progress
 
 def _sections(settings: Settings, name: str) -> dict[str, Any]:
     tree = settings.model_dump(mode="json")
-    own = (name, *MEMBERS) if name == "mix" else (name,)
+    own = (name, *MEMBERS) if name == "mix" else (name,) if name == "ranker" else (name, "content")
     return {section: tree[section] for section in ("train", "events", "recall", *own)}

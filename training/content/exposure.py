@@ -12,8 +12,7 @@ def exposure_offset(
 ) -> float:
     """What is added to the bias of all cold items, 0 at most.
 
-    A cold item takes a place where its score is above that of the user's last place. The offset leaves as many such
-    pairs as ``most_share`` of all places; an item that earns no place gains none.
+    Cold items keep ``most_share`` of all first places, or fewer: one that earns no place gains none.
 
     Args:
         warm_scores: float ``(N, I)`` of some users, forbidden and cold items at ``MASKED``.
@@ -21,11 +20,14 @@ def exposure_offset(
         most_share: Share of the first ``places`` places, 0 to 1.
     """
     users, cold = cold_scores.shape
+    places = min(places, warm_scores.shape[1])
     if users == 0 or cold == 0:
         return 0.0
-    width = min(places, warm_scores.shape[1])
-    last = -np.partition(-warm_scores, width - 1, axis=1)[:, width - 1]
-    margins = np.sort((cold_scores - last[:, None]).ravel())[::-1]
+    # A user's j-th best cold item is among the places when fewer than places - j warm items are above it.
+    width = min(places, cold)
+    best_cold = -np.sort(-cold_scores, axis=1)[:, :width]
+    best_warm = -np.partition(-warm_scores, range(places), axis=1)
+    margins = np.sort((best_cold - best_warm[:, [places - 1 - place for place in range(width)]]).ravel())[::-1]
     allowed = int(most_share * users * places)
     if allowed >= len(margins):
         return 0.0

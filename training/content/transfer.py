@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from core.artifacts import Artifact
+from core.artifacts import Artifact, load_artifact
 from core.codebook import Codebook, ColumnCodes
 from core.errors import ArtifactError
 from core.features import UNKNOWN
@@ -53,6 +53,11 @@ def save_tower(tower: ContentTower, inputs: ContentInputs, folder: Path) -> dict
     inputs.codebook.save(folder / CODES)
     blocks = {name: block.vectors.shape[1] for name, block in inputs.blocks.items()}
     return {"dimension": tower.values.shape[1], "blocks": blocks, "ngrams": inputs.encoder is not None}
+
+
+def configured_start(settings: ContentSettings) -> Start | None:
+    """The tower that ``content.start`` names. Raises ArtifactError where the folder holds none."""
+    return load_start(load_artifact(settings.start)) if settings.start else None
 
 
 def load_start(artifact: Artifact) -> Start:

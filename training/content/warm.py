@@ -74,13 +74,15 @@ def warm_cold_items(
         progress: Where the bar and one line go.
     """
     chosen = settings.content
+    if not (chosen.enabled and model.takes_content):
+        return Warmed(model, {})
     counts = np.bincount(events.item_rows, minlength=dataset.n_items)
     inputs = content_inputs(dataset, settings, start.encoder if start else None)
     known = inputs.known.numpy()
     cold = np.flatnonzero((counts == 0) & known)
     few = np.flatnonzero((counts > 0) & (counts < MOST_EVENTS) & known) if chosen.support > 0 else np.zeros(0, np.int64)
     teachers = np.count_nonzero((counts >= chosen.least_events) & known)
-    if not chosen.enabled or len(cold) + len(few) == 0 or teachers < FEWEST_TEACHERS:
+    if len(cold) + len(few) == 0 or teachers < FEWEST_TEACHERS:
         return Warmed(model, {})
     rng = np.random.default_rng(seed)
     lessons = make_lessons(
@@ -102,7 +104,7 @@ def warm_cold_items(
         predicted = fitted.tower(inputs, torch.arange(dataset.n_items))
         warmed = _with_vectors(model, predicted, counts, cold, few, chosen.support)
         share = min(1.0, chosen.exposure * len(cold) / dataset.n_items)
-        offset = _set_bias(warmed, model, predicted, dataset, events, counts, cold, share, rng)
+        offset = _set_bias(warmed, predicted, fitted.level, dataset, events, counts, cold, share, rng)
     progress.say(
         f"content: {len(cold):,} items without events, NDCG@10 of held-out items "
         f"{metrics['ndcg@10_held_out']:.4f} (random {metrics['ndcg@10_random']:.4f})"
@@ -124,8 +126,8 @@ def _with_vectors(
 
 def _set_bias(
     warmed: RecallModel,
-    model: RecallModel,
     predicted: Predicted,
+    level: float,
     dataset: Dataset,
     events: Events,
     counts: np.ndarray,
@@ -140,7 +142,7 @@ def _set_bias(
         users = np.sort(rng.choice(users, CALIBRATION_USERS, replace=False))
     seen = histories.select(users)
     vectors = user_vectors(warmed, seen)
-    bias = predicted.bias[cold].numpy()
+    bias = predicted.bias[cold].numpy() + level
     warm = (vectors @ warmed.item_vectors[:-1].T + warmed.item_bias[:-1]).numpy()
     spread = float(warm[:, counts > 0].std())
     bias = bias - TIE * spread * _repeats(predicted.tables[ITEM_TABLE][cold].numpy())

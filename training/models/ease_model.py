@@ -28,6 +28,7 @@ class EaseRecall(RecallModel):
     """
 
     kind: ClassVar[str] = "ease"
+    takes_content: ClassVar[bool] = False  # an item's vector is as wide as the catalogue
     small_vectors: torch.Tensor
 
     def __init__(

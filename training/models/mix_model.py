@@ -36,6 +36,7 @@ class MixRecall(RecallModel):
     """
 
     kind: ClassVar[str] = "mix"
+    takes_content: ClassVar[bool] = False  # scores are standardised over the items with events
     weights: torch.Tensor
     gate: torch.Tensor
     facts_mean: torch.Tensor

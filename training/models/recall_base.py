@@ -38,6 +38,8 @@ class RecallModel(nn.Module):
 
     kind: ClassVar[str]
     """Name of the model and of its artefact."""
+    takes_content: ClassVar[bool] = True
+    """Whether an item without events can be given vectors from outside: scores are dot products of width D."""
 
     item_vectors: torch.Tensor
     item_bias: torch.Tensor
