@@ -14,6 +14,7 @@ from core.dataset import Dataset, load_dataset
 from core.errors import SettingsError, TrainingError
 from core.progress import SILENT, Progress, Recorded
 from core.settings import Settings
+from training.content.newcomers import fit_newcomers
 from training.content.store import save_content
 from training.content.transfer import configured_start
 from training.content.warm import warm_cold_items
@@ -94,9 +95,13 @@ def _train_recall(name: str, data: Artifact, dataset: Dataset, settings: Setting
             start=configured_start(settings.content),
             progress=recorded,
         )
-        draft.tensors |= save_model(warmed.model, draft.path)
+        newcomers = fit_newcomers(
+            warmed.model, dataset, events, settings.content, seed=settings.train.seed, progress=recorded
+        )
+        draft.tensors |= save_model(newcomers.model, draft.path)
         draft.metrics |= {
             **({"content": warmed.metrics} if warmed.metrics else {}),
+            **({"newcomers": newcomers.metrics} if newcomers.metrics else {}),
             "curves": recorded.curves_of(name),
             "events": len(events),
             "train_seconds": round(time.perf_counter() - started, 2),

@@ -14,6 +14,7 @@ from training.models.ease_model import EaseRecall
 from training.models.gat_model import GatRecall
 from training.models.mf_model import MfRecall
 from training.models.mix_model import MixRecall
+from training.models.newcomers import Newcomers
 from training.models.recall_base import RecallModel
 from training.models.spectral_model import SpectralRecall
 
@@ -60,7 +61,10 @@ def restore_model(folder: Path, facts: dict[str, Any]) -> RecallModel:
 
 def build_model(tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> RecallModel:
     """The model of kind ``facts["model"]`` from its tensors and facts, in evaluation mode."""
-    return MODELS[facts["model"]].from_tensors(tensors, facts).eval()
+    model = MODELS[facts["model"]].from_tensors(tensors, facts)
+    if "newcomers.vectors" in tensors:
+        model.newcomers = Newcomers(tensors["newcomers.vectors"], tensors["newcomers.offsets"])
+    return model.eval()
 
 
 def load_model(artifact: Artifact) -> RecallModel:

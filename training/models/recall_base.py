@@ -15,6 +15,7 @@ from core.histories import SECONDS_PER_DAY
 from core.progress import Progress
 from core.settings import Settings
 from core.tensors import MASKED
+from training.models.newcomers import Newcomers
 
 UNSEEN = -64.0
 """Bias of items without training events: below every score that a trained item gets."""
@@ -27,7 +28,8 @@ class RecallModel(nn.Module):
 
     Scores are ``user_vectors @ item_vectors.T + item_bias``. An empty history has the zero vector and is ordered by
     ``empty_bias`` instead, the log of recent popularity, in which no two items tie: new users want what is popular
-    now, returning users what is popular with those who return.
+    now, returning users what is popular with those who return. Where ``newcomers`` is set, an empty history has the
+    vector that the user's attributes suggest.
 
     Args:
         item_vectors: float32 ``(I + 1, D)``, last row zero.
@@ -54,6 +56,7 @@ class RecallModel(nn.Module):
         self.register_buffer("item_vectors", item_vectors.float().contiguous())
         self.register_buffer("item_bias", item_bias.float().contiguous())
         self.register_buffer("empty_bias", empty_bias.float().contiguous())
+        self.newcomers: Newcomers | None = None
 
     @property
     def dimension(self) -> int:
@@ -68,7 +71,7 @@ class RecallModel(nn.Module):
     def item_tables(self) -> dict[str, torch.Tensor]:
         """All tables ``(I + 1, D)`` by name: each item as a candidate, and as a part of a history."""
         shape = self.item_vectors.shape
-        return {name: table for name, table in self.named_buffers() if table.shape == shape}
+        return {name: table for name, table in self.named_buffers(recurse=False) if table.shape == shape}
 
     @abstractmethod
     def user_vectors(
@@ -96,7 +99,10 @@ class RecallModel(nn.Module):
         """Scores of the whole catalogue, float32 ``(B, I + 1)``, seen items included; the last column is ``MASKED``."""
         filled = (rows != self.n_items).to(ages.dtype).amax(dim=1, keepdim=True)  # (B, 1), 0 or 1
         bias = filled * self.item_bias + (1 - filled) * self.empty_bias
-        return self.user_vectors(rows, ages, values, kinds) @ self.item_vectors.T + bias
+        vectors = self.user_vectors(rows, ages, values, kinds)
+        if self.newcomers is not None:
+            vectors = vectors + (1 - filled) * self.newcomers(user_features)
+        return vectors @ self.item_vectors.T + bias
 
     def forward(
         self,
