@@ -115,11 +115,11 @@ def natural(dataset: Dataset, settings: Settings, names: tuple[str, ...], seed: 
 def few_events(
     dataset: Dataset, settings: Settings, names: tuple[str, ...], seed: int, kept: int, supports: tuple[float, ...]
 ) -> dict[str, float]:
-    """NDCG@10 among held-out items that keep their ``kept`` first events, by the weight of content."""
+    """NDCG@10 among held-out items that keep ``kept`` events, drawn at random, by the weight of content."""
     cold = hold_out_items(dataset, FIT, seed)
     fitted = dataset.events.of_splits(FIT)
     held = fitted.where(cold.held[fitted.item_rows])
-    order = np.argsort(held.item_rows, kind="stable")
+    order = np.lexsort((np.random.default_rng(seed).random(len(held)), held.item_rows))
     rank = np.empty(len(held), dtype=np.int64)
     rank[order] = np.arange(len(held)) - np.searchsorted(held.item_rows[order], held.item_rows[order])
     thinned = _joined(cold.fitted, held.where(rank < kept))

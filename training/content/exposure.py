@@ -1,4 +1,4 @@
-"""How often items without events may show: their bias is lowered until they take no more than their share."""
+"""How often items without events show: their bias is moved until they take the share that they are given."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ import numpy as np
 PLACES = 10
 
 
-def exposure_offset(
-    warm_scores: np.ndarray, cold_scores: np.ndarray, most_share: float, *, places: int = PLACES
-) -> float:
-    """What is added to the bias of all cold items, 0 at most.
+def exposure_offset(warm_scores: np.ndarray, cold_scores: np.ndarray, share: float, *, places: int = PLACES) -> float:
+    """What is added to the bias of all cold items.
 
-    Cold items keep ``most_share`` of all first places, or fewer: one that earns no place gains none.
+    An item that nobody met has few first places by its score alone, since uncertain vectors are short. The offset gives
+    cold items ``share`` of all first places, to the users who fit them best.
 
     Args:
         warm_scores: float ``(N, I)`` of some users, forbidden and cold items at ``MASKED``.
         cold_scores: float ``(N, cold)`` of the same users before the offset.
-        most_share: Share of the first ``places`` places, 0 to 1.
+        share: Share of the first ``places`` places; 1 leaves scores as they are.
     """
     users, cold = cold_scores.shape
     places = min(places, warm_scores.shape[1])
@@ -28,7 +27,8 @@ def exposure_offset(
     best_cold = -np.sort(-cold_scores, axis=1)[:, :width]
     best_warm = -np.partition(-warm_scores, range(places), axis=1)
     margins = np.sort((best_cold - best_warm[:, [places - 1 - place for place in range(width)]]).ravel())[::-1]
-    allowed = int(most_share * users * places)
+    allowed = int(share * users * places)
     if allowed >= len(margins):
         return 0.0
-    return float(min(0.0, -np.nextafter(margins[allowed], np.inf)))
+    # a little above the first pair that has no place
+    return float(-np.nextafter(margins[allowed], np.inf))

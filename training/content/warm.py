@@ -60,7 +60,7 @@ def warm_cold_items(
     """Gives items without events, or with few, the vectors that their content suggests.
 
     The vectors of an item with ``n`` events become ``(n own + support predicted) / (n + support)``; that of an item
-    without events is the prediction. Cold items get the predicted bias, lowered until they take at most
+    without events is the prediction. Cold items get the predicted bias, moved until they take
     ``content.exposure`` times their share of the catalogue of users' first places. The list of an empty history stays
     as it is: it shows what is popular.
 

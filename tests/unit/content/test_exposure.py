@@ -19,13 +19,19 @@ def test_offset_leaves_cold_items_their_share(share: float) -> None:
     rng = np.random.default_rng(0)
     warm, cold = rng.normal(0, 1, (200, 40)), rng.normal(1, 1, (200, 10))
     offset = exposure_offset(warm, cold, share, places=5)
-    assert offset < 0
     assert 0.8 * share <= taken(warm, cold + offset, 5) <= share
 
 
-def test_offset_is_never_above_zero() -> None:
-    warm, cold = np.full((3, 4), 1.0), np.zeros((3, 2))
-    assert exposure_offset(warm, cold, 0.5, places=2) == 0
+def test_cold_items_of_low_scores_are_lifted_to_their_share() -> None:
+    rng = np.random.default_rng(0)
+    warm, cold = rng.normal(0, 1, (200, 40)), rng.normal(-3, 1, (200, 10))
+    offset = exposure_offset(warm, cold, 0.1, places=5)
+    assert offset > 0
+    assert 0.08 <= taken(warm, cold + offset, 5) <= 0.1
+
+
+def test_share_of_all_places_leaves_scores_as_they_are() -> None:
+    assert exposure_offset(np.ones((3, 4)), np.zeros((3, 2)), 1.0, places=2) == 0
 
 
 def test_no_cold_items_give_no_offset() -> None:
