@@ -315,7 +315,7 @@ class ContentSettings(Section):
     """Share of the items that is held out to choose the number of steps."""
     support: float = Field(1.0, ge=0)
     """Number of events at which an item's own vector counts as much as the one from its content."""
-    exposure: float = Field(0.1, ge=0)
+    exposure: float = Field(0.02, ge=0)
     """Share of the first ten places that items without events get, as a multiple of their share of the catalogue."""
     start: Path | None = None
     """Folder of a content artefact whose tower is the start: what another catalogue taught."""
