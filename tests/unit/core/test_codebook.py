@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from core.codebook import Codebook, as_number
@@ -19,10 +20,15 @@ TAGS = ["a|b", "b|c", "b", ""]
 YEARS = [float(year) for year in range(1950, 2050)]
 
 
-@pytest.fixture(scope="module")
-def fitted() -> Fitted:
+@cache
+def learned() -> Fitted:
     table = pa.table({"colour": COLOURS * 25, "tags": TAGS * 25, "year": YEARS})
     return fit_features(table, np.arange(100), 100)
+
+
+@pytest.fixture
+def fitted() -> Fitted:
+    return learned()
 
 
 def test_every_row_is_encoded_as_it_was_learned(fitted: Fitted) -> None:
@@ -44,9 +50,10 @@ def test_unknown_value_replaces_the_known_one(fitted: Fitted) -> None:
     assert known[fitted.codebook.starts["colour"]] != UNKNOWN
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(max_size=12), max_size=4))
 def test_any_text_stays_within_the_codes(texts: list[str]) -> None:
-    fitted = fit_features(pa.table({"colour": COLOURS * 25, "tags": TAGS * 25, "year": YEARS}), np.arange(100), 100)
+    fitted = learned()
     names = ("colour", "tags", "year")
     codes = fitted.codebook.overlay(fitted.table.codes[1], [f"{name}={text}" for text in texts for name in names])
     start = 0
