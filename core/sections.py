@@ -313,7 +313,7 @@ class ContentSettings(Section):
     """Items with fewer events teach nothing."""
     held_out: float = Field(0.1, gt=0, lt=1)
     """Share of the items that is held out to choose the number of steps."""
-    support: float = Field(1.0, ge=0)
+    support: float = Field(0.0, ge=0)
     """Number of events at which an item's own vector counts as much as the one from its content."""
     exposure: float = Field(0.02, ge=0)
     """Share of the first ten places that items without events get, as a multiple of their share of the catalogue."""
