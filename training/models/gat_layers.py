@@ -99,7 +99,7 @@ class HistoryAttention(MessagePassing):
 
     def message(self, x_j: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         heads = weights.shape[1]
-        return (weights[:, :, None] * x_j.view(len(x_j), heads, -1)).flatten(1)
+        return (weights[:, :, None] * x_j.view(len(x_j), heads, x_j.shape[1] // heads)).flatten(1)
 
 
 class ItemAttention(MessagePassing):
