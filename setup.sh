@@ -48,7 +48,7 @@ index=()
 progress=off
 [ -t 1 ] && progress=on
 .venv/bin/python -m pip install --disable-pip-version-check --quiet --quiet --progress-bar "$progress" \
-    "${index[@]}" -c constraints.txt -e '.[dev,bench,plots]' ||
+    "${index[@]}" -c constraints.txt -e '.[dev,bench]' ||
     fail "packages could not be installed" "read pip's message above; behind a proxy set PIP_INDEX_URL"
 
 printf 'setup: installing the Triton server wheel\n'

@@ -1,11 +1,12 @@
-"""Plots as files. matplotlib is imported when one is drawn."""
+"""Plots of the rating report as files."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from core.errors import ConchError
+import matplotlib as mpl
+from matplotlib.figure import Figure
 
 SIZE_INCHES = (5.2, 4.2)
 
@@ -14,20 +15,10 @@ def draw_ratings(report: dict[str, Any], folder: Path) -> list[Path]:
     """Draws the plots of a rating report (see :mod:`pipeline.ratings`).
 
     Writes ``predicted_actual.svg`` and ``calibration.svg``; the same report gives the same bytes.
-
-    Raises:
-        ConchError: matplotlib is not installed.
     """
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ConchError(
-            "plots need matplotlib", where="conch evaluate --ratings", next_step=".venv/bin/pip install '.[plots]'"
-        ) from None
     folder.mkdir(parents=True, exist_ok=True)
     made = []
-    with matplotlib.rc_context({"svg.hashsalt": "conch", "svg.fonttype": "none", "font.size": 9}):
+    with mpl.rc_context({"svg.hashsalt": "conch", "svg.fonttype": "none", "font.size": 9}):
         for name, draw in (("predicted_actual", _predicted_actual), ("calibration", _calibration)):
             figure = Figure(figsize=SIZE_INCHES, layout="constrained")
             draw(figure.subplots(), report)

@@ -11,6 +11,7 @@ import numpy as np
 
 from core.artifacts import Artifact, latest_artifact, parent_artifact
 from core.dataset import Dataset, load_dataset
+from core.errors import SettingsError
 from core.metrics import hits
 from core.progress import SILENT, Progress
 from core.sections import Target
@@ -19,8 +20,11 @@ from pipeline.evaluation import check_split
 from pipeline.measure import evaluate
 from pipeline.question import Question, held_out
 from pipeline.report.calibration import Reliability, calibrate_probabilities, reliability
+from pipeline.tradeoff import measure_tradeoff
 from serving.local import LocalPipeline
 
+STRENGTHS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7)
+"""Knob values of the diversity trade-off."""
 MOST_USERS = 2_000
 """Users whose scores are calibrated; the first ones where there are more."""
 
@@ -34,12 +38,16 @@ class ReportData:
         lineage: The artefacts it was made of, dataset first.
         evaluations: Reports of ``evaluate`` by target (any; liked where the data has values).
         reliability: Of the pipeline's probabilities; None where too few users have an answer.
+        tradeoff: What variety costs, see ``pipeline.tradeoff``; None where the release keeps no vectors.
+        ratings: What ``conch evaluate --ratings`` wrote last; None where it was not run.
     """
 
     release: Artifact
     lineage: tuple[Artifact, ...]
     evaluations: dict[str, dict[str, Any]]
     reliability: Reliability | None
+    tradeoff: dict[str, Any] | None
+    ratings: dict[str, Any] | None
 
     @property
     def curves(self) -> dict[str, dict[str, list[tuple[float, float]]]]:
@@ -77,7 +85,8 @@ def collect(settings: Settings, split: str, progress: Progress = SILENT) -> Repo
             for target in targets
         }  # fmt: skip
         trust = _reliability(pipeline, dataset, held_out(dataset, fit, split))
-    return ReportData(release, (*lineage, graphs), evaluations, trust)
+        variety = _tradeoff(pipeline, dataset, fit, split, settings)
+    return ReportData(release, (*lineage, graphs), evaluations, trust, variety, _ratings(var))
 
 
 def parity_of(graphs: Artifact) -> list[dict[str, Any]]:
@@ -86,9 +95,21 @@ def parity_of(graphs: Artifact) -> list[dict[str, Any]]:
     return found
 
 
-def json_files(folder: Path, name: str) -> dict[str, dict[str, Any]]:
-    """Contents of ``folder/*/name`` by the folder's name; nothing where there are none."""
-    return {path.parent.name: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob(f"*/{name}"))}
+def _ratings(var: Path) -> dict[str, Any] | None:
+    path = var / "reports" / "ratings" / "ratings.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def _tradeoff(
+    pipeline: LocalPipeline, dataset: Dataset, fit: tuple[str, ...], split: str, settings: Settings
+) -> dict[str, Any] | None:
+    try:
+        return measure_tradeoff(
+            pipeline, dataset, fit=fit, split=split, target="any", k=settings.evaluate.ks[0], strengths=STRENGTHS,
+            seed=settings.train.seed,
+        )  # fmt: skip
+    except SettingsError:  # no vectors in the release, or nobody to ask
+        return None
 
 
 def _reliability(pipeline: LocalPipeline, dataset: Dataset, question: Question) -> Reliability | None:

@@ -49,6 +49,10 @@ def all_parts(data: ReportData) -> list[Part]:
     parts.append(_ranker(data))
     if data.reliability is not None:
         parts.append(_calibration(data))
+    if data.tradeoff is not None:
+        parts.append(_tradeoff(data.tradeoff))
+    if data.ratings is not None:
+        parts.append(_ratings(data.ratings))
     return [*parts, _parity(data), _lineage(data)]
 
 
@@ -162,6 +166,49 @@ def _calibration(data: ReportData) -> Part:
         f"other, against the share that came true. Expected calibration error {found.expected_calibration_error:.4f} "
         f"over {int(found.counts.sum()):,} recommendations.",
         (line_chart({"pipeline": points}, "predicted probability", "share that came true", diagonal=True),),
+    )
+
+
+def _tradeoff(report: dict[str, Any]) -> Part:
+    k = report["k"]
+    lines = {
+        method: [(point["vector_diversity"], point[f"ndcg@{k}"]) for point in points]
+        for method, points in report["curves"].items()
+    }
+    rows = [
+        [method, f"{point['diversity']:g}", f"{point[f'ndcg@{k}']:.4f}",
+         f"{point[f'ndcg@{k}_change']:+.4f} ± {point[f'ndcg@{k}_change_se']:.4f}", f"{point['vector_diversity']:.4f}",
+         f"{point['coverage']:.4f}", f"{point['gini']:.4f}", f"{point['novelty_bits']:.3f}"]
+        for method, points in report["curves"].items()
+        for point in points
+    ]  # fmt: skip
+    header = ("method", "strength", f"NDCG@{k}", "change", "diversity", "coverage", "Gini", "novelty, bits")
+    return Part(
+        "Diversity trade-off",
+        "Each point is one strength of re-ranking; diversity is the mean of 1 - cosine between the items of a list.",
+        (line_chart(lines, f"intra-list diversity@{k}", f"NDCG@{k}"),),
+        (Table(header, rows),),
+    )
+
+
+def _ratings(report: dict[str, Any]) -> Part:
+    against, curve = report["predicted_actual"], report["calibration"]
+    lines = {name: list(zip(against["actual"], against[name], strict=True)) for name in ("mean", "p10", "p90")}
+    points = list(zip(curve["predicted"], curve["actual"], strict=True))
+    names = ("rmse", "mae", "auc", "log_loss", "ece", "accuracy", "precision", "recall", "f1")
+    rows = [
+        [model, *(f"{figures['all'][name]:.4f}" if name in figures["all"] else "-" for name in names)]
+        for model, figures in report["models"].items()
+    ]
+    return Part(
+        "Ratings",
+        f"Predicted against actual ratings of the {report['split']} split (mean, 10 % and 90 %), and the probability "
+        "of being liked against the share that was.",
+        (
+            line_chart(lines, "actual rating", "predicted rating", diagonal=True),
+            line_chart({"liked": points}, "predicted probability", "share that was liked", diagonal=True),
+        ),
+        (Table(("model", *names), rows),),
     )
 
 

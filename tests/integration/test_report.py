@@ -11,6 +11,7 @@ import pytest
 from core.errors import SettingsError
 from core.settings import Settings
 from pipeline.console import Terminal
+from pipeline.ratings import evaluate_ratings
 from pipeline.report.page import write_report
 
 VOID = {"meta", "link", "br", "path", "use", "rect"}
@@ -43,6 +44,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def page(smoke_settings: Settings, smoke_var: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    evaluate_ratings(smoke_settings, "test", None, Terminal())
     out = tmp_path_factory.mktemp("report") / "deep" / "page.html"
     assert write_report(smoke_settings, "test", out, Terminal()) == out
     return out.read_text(encoding="utf-8")
@@ -61,7 +63,7 @@ def test_page_fetches_nothing_and_runs_nothing(page: str) -> None:
 
 def test_page_has_every_part(page: str) -> None:
     titles = Page(page).texts["h2"]
-    for wanted in ("Slices", "Learning curves", "Calibration", "Parity", "Lineage"):
+    for wanted in ("Slices", "Learning curves", "Calibration", "Diversity trade-off", "Ratings", "Parity", "Lineage"):
         assert wanted in titles
     assert sum(title.startswith("Quality") for title in titles) == 2
 
