@@ -287,8 +287,9 @@ class RecallSettings(Section):
 class ContentSettings(Section):
     """Items without events get vectors from what they are made of, see training/content."""
 
-    enabled: bool = True
-    """Whether recall models learn vectors for items without events, or with few."""
+    enabled: bool = False
+    """Whether recall models learn vectors for items without events, or with few. Off: the ranker is not taught on such
+    items yet and puts too many of them on top."""
     text: Literal["none", "ngrams", "minilm"] = "none"
     """Text of the items: words and parts of words, or sentence vectors (extra `text`)."""
     text_dimension: int = Field(64, ge=1)
