@@ -13,6 +13,7 @@ import torch
 from core.dataset import Dataset
 from core.features import FeatureColumn, FeatureTable
 from core.progress import SILENT
+from core.sections import ContentSettings
 from core.settings import Settings
 from core.tensors import recall_step
 from export.onnx_graph import export_graph
@@ -40,7 +41,7 @@ def attribute_dataset(*, telling: bool = True) -> Dataset:
 def fitted(dataset: Dataset, name: str) -> RecallModel:
     events = dataset.events.of_splits(("train",))
     model = FITTERS[name](dataset, events, Settings(), seed=0, progress=SILENT)
-    return fit_newcomers(model, dataset, events, Settings().content, seed=0).model
+    return fit_newcomers(model, dataset, events, ContentSettings(enabled=True), seed=0).model
 
 
 def strangers(dataset: Dataset) -> Inputs:

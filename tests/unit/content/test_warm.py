@@ -27,7 +27,7 @@ WARMABLE = ("mf", "gat", "spectral")
 
 
 def settings_with(*overrides: str) -> Settings:
-    return load_settings((), ("content.exposure=100", "content.steps=20", *overrides))
+    return load_settings((), ("content.enabled=true", "content.exposure=100", "content.steps=20", *overrides))
 
 
 def fitted(dataset: Dataset, name: str = "mf") -> RecallModel:
