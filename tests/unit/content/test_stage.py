@@ -116,7 +116,9 @@ def test_start_helps_a_catalogue_with_few_users(tower: Artifact) -> None:
     other = content_dataset(seed=5, names=NAMES[::-1])
     few = without_cold(other)
     few = few.where(few.user_rows < 12)
-    settings = load_settings((), ("content.enabled=true", "content.steps=0", "content.least_events=1", "content.held_out=0.3"))
+    settings = load_settings(
+        (), ("content.enabled=true", "content.steps=0", "content.least_events=1", "content.held_out=0.3")
+    )
     model = fit_mf(other, few, settings, seed=0)
     plain, begun = (
         warm_cold_items(model, other, few, settings, seed=0, start=start).metrics["ndcg@10_held_out"]
