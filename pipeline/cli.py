@@ -290,6 +290,8 @@ def main(argv: list[str] | None = None) -> None:
     # Threads that spin while they wait make a busy machine up to thirty times slower; sleeping ones cost a few
     # percent on an idle one. Read by the OpenMP runtime when torch is first imported, which the verbs do later.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # numpy's own BLAS threads spin too, over matrices that are too small to share.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     sys.exit(guarded(lambda: app(args=argv, standalone_mode=True)))
 
 

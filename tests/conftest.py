@@ -10,6 +10,7 @@ import pytest
 from core.settings import ROOT, Settings, load_settings
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in pipeline/cli.py; before anything imports torch
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 REQUIRED = set(filter(None, os.environ.get("CONCH_REQUIRE", "").split(",")))
 """What may not be skipped on this machine, for example CONCH_REQUIRE=triton."""
