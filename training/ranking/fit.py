@@ -83,7 +83,7 @@ def fit_ranker(
     shipped = fitted_tables(dataset, events, recall, settings, seed)
     ranker = new_ranker(shape_of(dataset, settings, shipped, recall), shipped, seed)
     examples = [
-        _examples(dataset, window, settings, seed, rng, progress, fit_recall)
+        look_at(dataset, window, settings, seed, rng, progress, fit_recall).examples
         for window in windows
         if len(window.future)
     ]
@@ -128,7 +128,24 @@ def _teach(ranker: Ranker, examples: Sequence[Examples], settings: Settings, see
     return combination.choice
 
 
-def _examples(
+@dataclass(frozen=True)
+class Look:
+    """A label window with everything fitted on its past.
+
+    Attributes:
+        window: Past and future.
+        recall: Fitted on the past.
+        tables: Item tables of the same fit.
+        examples: What recall proposes and what came true.
+    """
+
+    window: Window
+    recall: RecallSet
+    tables: ItemTables
+    examples: Examples
+
+
+def look_at(
     dataset: Dataset,
     window: Window,
     settings: Settings,
@@ -136,14 +153,16 @@ def _examples(
     rng: np.random.Generator,
     progress: Progress,
     fit_recall: FitRecall,
-) -> Examples:
+) -> Look:
+    """Fits recall on the window's past and makes its examples; arguments as of ``fit_ranker``."""
     recall = fit_recall(dataset, window.past, settings, seed, progress)
     tables = fitted_tables(dataset, window.past, recall, settings, seed)
     liked = settings.ranker.target == "liked" and dataset.has_values
     relevant = is_liked(dataset, window.future) if liked else np.ones(len(window.future), dtype=bool)
-    return build_examples(
+    examples = build_examples(
         dataset, window, recall, tables, relevant, max_users=settings.ranker.max_users, rng=rng, progress=progress
     )
+    return Look(window, recall, tables, examples)
 
 
 def fitted_tables(dataset: Dataset, events: Events, recall: RecallSet, settings: Settings, seed: int) -> ItemTables:

@@ -27,13 +27,12 @@ from training.models.ranker_members import NETWORK
 from training.models.ranker_merge import Merged
 from training.models.ranker_shape import STATISTICS
 from training.ranking.choosing import choose_blend, choose_network, choose_value_weight
-from training.ranking.examples import Batch, Examples, build_examples
-from training.ranking.fit import FitRecall, fit_recall_set, fitted_tables, new_ranker, shape_of
+from training.ranking.examples import Batch, Examples
+from training.ranking.fit import FitRecall, Look, fit_recall_set, look_at, new_ranker, shape_of
 from training.ranking.scoring import auc_of_users, by_base, by_member, ndcg_of_users, scores_of
-from training.ranking.sources import RecallSet
 from training.ranking.tables import item_tables
 from training.ranking.training import train_network
-from training.ranking.windows import Window, is_liked, label_windows
+from training.ranking.windows import label_windows
 from training.ratings.model import ValuePosterior
 
 PREDICTED = "predicted value"
@@ -132,7 +131,7 @@ def feature_importance(
     rng = np.random.default_rng(seed)
     events = dataset.events.of_splits(settings.train.fit)
     windows = label_windows(events, count=2, has_times=dataset.has_times, share=settings.ranker.window_share, rng=rng)
-    seen = [_look(dataset, window, settings, seed, rng, progress, fit_recall) for window in windows]
+    seen = [look_at(dataset, window, settings, seed, rng, progress, fit_recall) for window in windows]
     earlier, later = (look.examples for look in seen)
     if not (len(earlier) and len(later)):
         raise TrainingError(
@@ -170,36 +169,7 @@ class _Scorer:
         return ndcg_of_users(scores, examples), auc_of_users(scores, examples)
 
 
-@dataclass(frozen=True)
-class _Look:
-    """A window with recall fitted on its past."""
-
-    window: Window
-    recall: RecallSet
-    tables: ItemTables
-    examples: Examples
-
-
-def _look(
-    dataset: Dataset,
-    window: Window,
-    settings: Settings,
-    seed: int,
-    rng: np.random.Generator,
-    progress: Progress,
-    fit_recall: FitRecall,
-) -> _Look:
-    recall = fit_recall(dataset, window.past, settings, seed, progress)
-    tables = fitted_tables(dataset, window.past, recall, settings, seed)
-    liked = settings.ranker.target == "liked" and dataset.has_values
-    relevant = is_liked(dataset, window.future) if liked else np.ones(len(window.future), dtype=bool)
-    examples = build_examples(
-        dataset, window, recall, tables, relevant, max_users=settings.ranker.max_users, rng=rng, progress=progress
-    )
-    return _Look(window, recall, tables, examples)
-
-
-def _trial(dataset: Dataset, earlier: _Look, later: Examples, settings: Settings, seed: int) -> tuple[Ranker, float]:
+def _trial(dataset: Dataset, earlier: Look, later: Examples, settings: Settings, seed: int) -> tuple[Ranker, float]:
     """A ranker with the network alone, taught on the earlier window, and the multiple of the network that helps."""
     settings = settings.model_copy(update={"ranker": settings.ranker.model_copy(update={"members": (NETWORK,)})})
     ranker = new_ranker(shape_of(dataset, settings, earlier.tables, earlier.recall), earlier.tables, seed)
@@ -231,7 +201,7 @@ def slots_of(table: FeatureTable, at: int) -> slice:
 
 
 def _shuffled(
-    look: _Look,
+    look: Look,
     dataset: Dataset,
     settings: Settings,
     kind: Kind,
