@@ -6,11 +6,15 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings as hypothesis_settings
 
 from core.settings import ROOT, Settings, load_settings
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in pipeline/cli.py; before anything imports torch
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+hypothesis_settings.register_profile("conch", deadline=None)  # a busy machine is no failure
+hypothesis_settings.load_profile("conch")
 
 REQUIRED = set(filter(None, os.environ.get("CONCH_REQUIRE", "").split(",")))
 """What may not be skipped on this machine, for example CONCH_REQUIRE=triton."""

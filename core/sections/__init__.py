@@ -1,0 +1,47 @@
+"""The sections of the settings tree, one file per room. Each field's docstring is its documentation."""
+
+from core.sections.base import LONGEST_SORT, PathSettings, Section, Split, Target
+from core.sections.data import DataSettings, EventSettings, FeatureSettings, FeatureSpec, Statistic
+from core.sections.ranking import RankerSettings, RatingSettings
+from core.sections.recall import (
+    ContentSettings,
+    EaseSettings,
+    EventWeightSettings,
+    GatSettings,
+    MfSettings,
+    MixSettings,
+    RecallSettings,
+    SpectralSettings,
+)
+from core.sections.serving import ExportSettings, RerankSettings, ServingSettings, SimilarSettings
+from core.sections.training import EvaluateSettings, TrainSettings, TuneSettings
+
+__all__ = [
+    "LONGEST_SORT",
+    "ContentSettings",
+    "DataSettings",
+    "EaseSettings",
+    "EvaluateSettings",
+    "EventSettings",
+    "EventWeightSettings",
+    "ExportSettings",
+    "FeatureSettings",
+    "FeatureSpec",
+    "GatSettings",
+    "MfSettings",
+    "MixSettings",
+    "PathSettings",
+    "RankerSettings",
+    "RatingSettings",
+    "RecallSettings",
+    "RerankSettings",
+    "Section",
+    "ServingSettings",
+    "SimilarSettings",
+    "SpectralSettings",
+    "Split",
+    "Statistic",
+    "Target",
+    "TrainSettings",
+    "TuneSettings",
+]
