@@ -40,6 +40,7 @@ NEXT_COMMAND = {
     "ranker": "conch train",
     "content": "conch train",
     "rating": "conch train rating",
+    "compressed": "conch compress",
     "graphs": "conch export",
     "release": "conch run",
 }
@@ -109,7 +110,7 @@ def create_artifact(
 
     Args:
         var: ``paths.var``.
-        kind: dataset, mf, gat, ranker, rating, graphs, release.
+        kind: dataset, mf, gat, ranker, rating, compressed, graphs, release.
         settings: The settings sections used, as plain JSON values.
         seed: Seed that made it.
         parents: Artefacts that it was made from.

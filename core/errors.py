@@ -5,6 +5,7 @@
     ├── DataError              a table of events, items or users
     ├── ArtifactError          a missing, incomplete or altered artefact
     ├── TrainingError          a training run that cannot go on (NaN loss, nothing to learn from)
+    ├── CompressionError       a model that cannot be made smaller as asked
     ├── ExportError            a graph that does not export or fails parity
     ├── ReleaseError           a release that cannot be assembled or installed
     ├── ServerError            Triton that cannot start, answer or stop
@@ -70,6 +71,10 @@ class ArtifactError(ConchError):
 
 class TrainingError(ConchError):
     """A training run that cannot go on."""
+
+
+class CompressionError(ConchError):
+    """A model that cannot be made smaller as asked."""
 
 
 class ExportError(ConchError):

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from core.errors import SettingsError
 from core.sections import (
+    CompressSettings,
     ContentSettings,
     DataSettings,
     EaseSettings,
@@ -61,6 +62,7 @@ class Settings(BaseModel):
     content: ContentSettings = ContentSettings()
     ranker: RankerSettings = RankerSettings()
     rating: RatingSettings = RatingSettings()
+    compress: CompressSettings = CompressSettings()
     export: ExportSettings = ExportSettings()
     rerank: RerankSettings = RerankSettings()
     similar: SimilarSettings = SimilarSettings()

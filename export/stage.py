@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from compression.candidate import served_form
+from compression.store import compressed_of, load_modules
 from core.artifacts import Artifact, create_artifact, latest_artifact, parent_artifact, write_json
 from core.dataset import Dataset, load_dataset
 from core.histories import pad
@@ -41,6 +43,7 @@ ASKED_ITEMS = 23
 def export_models(settings: Settings, progress: Progress = SILENT) -> Artifact:
     """Exports the newest ranker with the recall models and dataset it was trained on.
 
+    Where ``compress.enabled``, the newest compressed models made from them take their places.
     So it does the newest rating model where that was trained on the same splits of the same dataset. Writes
     recall_<source>.onnx, rank.onnx, nearest_<noun>.onnx, rating.onnx and parity.json.
 
@@ -57,7 +60,12 @@ def export_models(settings: Settings, progress: Progress = SILENT) -> Artifact:
     rating = matching_rating(ranker, settings)
     models = dict(zip(sources, map(load_model, recall), strict=True))
     histories = dataset.histories(settings.train.fit)
-    served: list[tuple[StepSpec, nn.Module]] = list(zip(graph_steps(sources), [*models.values(), last], strict=True))
+    compressed = (compressed_of(ranker, var),) if settings.compress.enabled else ()
+    smaller = {step: module for artifact in compressed for step, module in load_modules(artifact).items()}
+    originals: list[nn.Module] = [*models.values(), last]
+    served = [
+        (spec, smaller.get(spec.name, module)) for spec, module in zip(graph_steps(sources), originals, strict=True)
+    ]
     served += similar_graphs(settings.similar, models, histories, last.shape.returned)
     served += [(RATING, load_rating(artifact)) for artifact in rating]
     batches = sorted({1, 2, ODD_BATCH, settings.export.max_batch})
@@ -67,7 +75,7 @@ def export_models(settings: Settings, progress: Progress = SILENT) -> Artifact:
         "graphs",
         settings={name: getattr(settings, name).model_dump(mode="json") for name in ("export", "similar")},
         seed=settings.train.seed,
-        parents=(data, *recall, ranker, *rating),
+        parents=(data, *recall, ranker, *rating, *compressed),
     ) as draft:
         results: list[Comparison] = []
         sizes: dict[str, int] = {}
@@ -76,7 +84,7 @@ def export_models(settings: Settings, progress: Progress = SILENT) -> Artifact:
                 path = draft.path / f"{spec.name}.onnx"
                 example = {t.name: torch.from_numpy(_example(feeds)[t.name]) for t in spec.inputs}
                 limits = {"opset": settings.export.opset, "max_batch": settings.export.max_batch}
-                export_graph(module, spec, example, path, **limits)
+                export_graph(served_form(module, "onnxruntime"), spec, example, path, **limits)
                 results += check_parity(module, spec, path, [_inputs_of(spec, feed) for feed in feeds])
                 for feed in feeds:
                     feed.update(_outputs_of(module, spec, feed))

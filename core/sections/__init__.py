@@ -1,6 +1,7 @@
 """The sections of the settings tree, one file per room. Each field's docstring is its documentation."""
 
 from core.sections.base import LONGEST_SORT, PathSettings, Section, Split, Target
+from core.sections.compression import CompressSettings, GoalName
 from core.sections.data import DataSettings, EventSettings, FeatureSettings, FeatureSpec, Statistic
 from core.sections.ranking import RankerSettings, RatingSettings
 from core.sections.recall import (
@@ -18,6 +19,7 @@ from core.sections.training import EvaluateSettings, TrainSettings, TuneSettings
 
 __all__ = [
     "LONGEST_SORT",
+    "CompressSettings",
     "ContentSettings",
     "DataSettings",
     "EaseSettings",
@@ -28,6 +30,7 @@ __all__ = [
     "FeatureSettings",
     "FeatureSpec",
     "GatSettings",
+    "GoalName",
     "MfSettings",
     "MixSettings",
     "PathSettings",
