@@ -56,8 +56,7 @@ class ItemTables(nn.Module):
         """Standardised value ``(B, C)`` that the users would give the items ``rows`` ``(B, C)``: posterior mean."""
         if self.rating is None:
             return torch.zeros_like(rows, dtype=self.keys.dtype)
-        predicted: Tensor = self.rating.summary(history.rows, history.values, user_features, rows)[..., 0]
-        return predicted
+        return self.rating.predicted(history.rows, history.values, user_features, rows)
 
     @classmethod
     def empty(cls, shape: RankerShape, rating: ValuePosterior | None = None) -> ItemTables:

@@ -91,9 +91,10 @@ class Ranker(nn.Module):
         queries, keys = F.embedding(ranked_rows, self.tables.keys), F.embedding(history.rows, self.tables.keys)
         attention = self.correction.attention() or cast(TargetAttention, self.plain_attention)
         weights = attention.weights(queries, keys, history)  # (B, R, L)
-        weights = weights * (found.unsqueeze(-1) & history.mask.unsqueeze(1)).to(weights.dtype)
         top, places = torch.topk(weights, EXPLANATIONS, dim=-1)
-        past = history.rows.unsqueeze(1).expand(-1, ranked_rows.shape[1], -1).gather(2, places)
+        known = history.mask.any(1)[:, None, None]  # beside an event padding weighs exactly 0; without any it is all
+        top = top * (found.unsqueeze(-1) & known).to(top.dtype)
+        past = history.rows.gather(1, places.flatten(1)).unflatten(1, (-1, EXPLANATIONS))
         return torch.where(top > 0, past, torch.full_like(past, self.shape.n_items)), top
 
 

@@ -160,6 +160,21 @@ class ValuePosterior(nn.Module):
             2,
         )
 
+    def predicted(
+        self, rows: torch.Tensor, values: torch.Tensor, user_features: torch.Tensor, item_rows: torch.Tensor
+    ) -> torch.Tensor:
+        """Posterior means of the standardised values ``(B, Q)``: the first column of ``summary``.
+
+        Without the variances, which need the whole inverse. Arguments as of ``RatingModel.forward``.
+        """
+        present = (rows != self.n_items).to(values.dtype)
+        valued = present * (values != 0).to(values.dtype)
+        prior = self._prior(rows, present, self._activity(present), user_features)
+        user = solve(*self._equations(rows, values, valued, prior))  # (B, D + 1)
+        features = F.embedding(item_rows, self.item_features)
+        bias = F.embedding(item_rows, self.item_bias.unsqueeze(1)).squeeze(2)
+        return self.facts.mean + bias + (features @ user.unsqueeze(2)).squeeze(2)
+
     def tensors(self) -> dict[str, torch.Tensor]:
         """Everything that a file has to hold."""
         return {name: tensor.cpu().contiguous() for name, tensor in self.state_dict().items()}
@@ -197,6 +212,14 @@ class ValuePosterior(nn.Module):
         self, rows: torch.Tensor, values: torch.Tensor, valued: torch.Tensor, prior: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Posterior mean ``(B, D + 1)`` and covariance ``(B, D + 1, D + 1)``."""
+        precision, pull = self._equations(rows, values, valued, prior)
+        covariance = inverse(precision)
+        return (covariance @ pull.unsqueeze(2)).squeeze(2), covariance
+
+    def _equations(
+        self, rows: torch.Tensor, values: torch.Tensor, valued: torch.Tensor, prior: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Precision ``(B, D + 1, D + 1)`` and its product with the posterior mean, ``(B, D + 1)``."""
         features = F.embedding(rows, self.item_features) * valued.unsqueeze(2)  # (B, L, D + 1)
         spread = F.embedding(rows, self.item_variance)
         spread = (spread * valued.unsqueeze(2)).sum(1) * self._of_vector()  # the bias is no feature
@@ -204,9 +227,7 @@ class ValuePosterior(nn.Module):
         precision = noise * (features.transpose(1, 2) @ features)
         precision = precision + torch.diag_embed(noise * spread + self.user_precision)
         residual = values - self.facts.mean - F.embedding(rows, self.item_bias.unsqueeze(1)).squeeze(2)
-        pull = noise * (residual.unsqueeze(1) @ features).squeeze(1) + self.user_precision * prior
-        covariance = inverse(precision)
-        return (covariance @ pull.unsqueeze(2)).squeeze(2), covariance
+        return precision, noise * (residual.unsqueeze(1) @ features).squeeze(1) + self.user_precision * prior
 
     def _of_vector(self) -> torch.Tensor:
         return (torch.arange(len(self.user_precision), device=self.user_precision.device) > 0).to(torch.float32)
@@ -274,3 +295,23 @@ def inverse(matrix: torch.Tensor) -> torch.Tensor:
         pivot = torch.clamp(row[:, at : at + 1], min=TINY)  # (B, 1)
         current = current - ((column - unit[at]) / pivot).unsqueeze(2) * (row + unit[at]).unsqueeze(1)
     return current * scale.unsqueeze(1) * scale.unsqueeze(2)
+
+
+def solve(matrix: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """``x`` in ``matrix x = right``, ``(B, n)``, by the steps of :func:`inverse` on the system alone.
+
+    Each step leaves a unit column behind, which is dropped: the last step leaves the solution.
+
+    Args:
+        matrix: Symmetric positive definite ``(B, n, n)``, n small.
+        right: ``(B, n)``.
+    """
+    size = matrix.shape[1]
+    scale = torch.rsqrt(torch.clamp(torch.diagonal(matrix, dim1=1, dim2=2), min=TINY))  # (B, n)
+    current = torch.cat([matrix * scale.unsqueeze(1), right.unsqueeze(2)], 2) * scale.unsqueeze(2)
+    unit = torch.eye(size, dtype=matrix.dtype, device=matrix.device).unsqueeze(2)
+    for at in range(size):
+        column, rest = current.split([1, size - at], 2)
+        row = rest[:, at : at + 1] / torch.clamp(column[:, at : at + 1], min=TINY)
+        current = rest - (column - unit[at]) * row
+    return current.squeeze(2) * scale

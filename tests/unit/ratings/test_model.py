@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from core.dataset import Dataset
 from core.histories import pad
 from training.ratings.fit import RatingFit
-from training.ratings.model import RatingModel, inverse
+from training.ratings.model import RatingModel, inverse, solve
 
 
 def inputs(world: Dataset, users: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -113,3 +113,27 @@ def test_ratings_follow_the_history(world: Dataset, fit: RatingFit, values: list
             rows, given_values, torch.zeros(2, 1, dtype=torch.int64), torch.from_numpy(np.stack([half[8:20]] * 2))
         )
     assert (rating[0] > rating[1]).all()
+
+
+@given(st.integers(1, 12), st.integers(0, 2**31), st.floats(0, 4))
+@hypothesis_settings(max_examples=40, deadline=None)
+def test_solution_is_that_of_float64(size: int, seed: int, spread: float) -> None:
+    rng = np.random.default_rng(seed)
+    factor = rng.standard_normal((3, size, 2 * size)) * 10 ** rng.uniform(-spread / 2, spread / 2, (3, size, 1))
+    matrix = factor @ factor.transpose(0, 2, 1) + np.eye(size)
+    right = rng.standard_normal((3, size))
+    found = solve(torch.from_numpy(matrix).float(), torch.from_numpy(right).float()).double().numpy()
+    scale = np.sqrt(np.einsum("nii->ni", matrix))
+    exact = np.linalg.solve(matrix, right[:, :, None])[:, :, 0]
+    condition = np.linalg.cond(matrix / scale[:, :, None] / scale[:, None, :]).max()
+    largest = np.abs(right / scale).max()
+    assert (np.abs(found - exact) * scale).max() <= 2e-5 * condition**2 * max(largest, 1e-3)
+
+
+def test_predicted_values_are_the_first_column_of_the_summary(world: Dataset, fit: RatingFit) -> None:
+    rows, values, codes, items = inputs(world, np.array([3, 40, 99, 7]))
+    rows[1], values[1] = fit.model.n_items, 0.0  # an unknown user
+    with torch.no_grad():
+        summary = fit.model.summary(rows, values, codes, items)
+        predicted = fit.model.predicted(rows, values, codes, items)
+    np.testing.assert_allclose(predicted.numpy(), summary[..., 0].numpy(), atol=1e-5)
