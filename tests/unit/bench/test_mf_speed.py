@@ -7,14 +7,16 @@ import pytest
 import scipy.sparse as sp
 
 from bench.adapters.contract import Problem
-from bench.mf_speed import comparison, first_reaching
+from bench.mf_speed import comparison, first_staying
 from bench.speed_ours import solve, translated
 
 
-def test_first_reaching_takes_the_fewest_epochs_at_or_above_the_target() -> None:
+def test_first_staying_takes_the_fewest_epochs_from_which_quality_stays_at_the_target() -> None:
     curve = {1: 0.1, 2: 0.3, 3: 0.29, 4: 0.31}
-    assert first_reaching(curve, 0.3) == 2
-    assert first_reaching(curve, 0.4) is None
+    assert first_staying(curve, 0.3) == 4
+    assert first_staying(curve, 0.29) == 2
+    assert first_staying(curve, 0.1) == 1
+    assert first_staying(curve, 0.4) is None
 
 
 def test_comparison_counts_the_peers_fastest_solver_by_medians() -> None:
