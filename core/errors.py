@@ -9,7 +9,9 @@
     ├── ExportError            a graph that does not export or fails parity
     ├── ReleaseError           a release that cannot be assembled or installed
     ├── ServerError            Triton that cannot start, answer or stop
-    └── RequestError           a malformed recommendation request
+    ├── RequestError           a malformed recommendation request
+    └── FeedbackError          the event store: settings, keys, files
+        └── StoreUnavailableError   cannot store or read now; the same call later is right
 
 Anything else is a bug: traceback and exit code 1.
 """
@@ -91,3 +93,20 @@ class ServerError(ConchError):
 
 class RequestError(ConchError):
     """A malformed recommendation request."""
+
+
+class FeedbackError(ConchError):
+    """Events, their store or their keys cannot be used."""
+
+
+class StoreUnavailableError(FeedbackError):
+    """The event store cannot take or give events now; nothing was acknowledged.
+
+    Args:
+        what: As for every error.
+        retry_after_s: When to try again.
+    """
+
+    def __init__(self, what: str, *, retry_after_s: int = 1, **told: str | None) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(what, **told)

@@ -24,7 +24,9 @@ from core.sections import (
     EventSettings,
     ExportSettings,
     FeatureSettings,
+    FeedbackSettings,
     GatSettings,
+    LabelSettings,
     MfSettings,
     MixSettings,
     PathSettings,
@@ -69,6 +71,8 @@ class Settings(BaseModel):
     serving: ServingSettings = ServingSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     tune: TuneSettings = TuneSettings()
+    feedback: FeedbackSettings = FeedbackSettings()
+    labels: LabelSettings = LabelSettings()
 
 
 def load_settings(files: Iterable[Path] = (), overrides: Iterable[str] = ()) -> Settings:

@@ -3,6 +3,7 @@
 from core.sections.base import LONGEST_SORT, PathSettings, Section, Split, Target
 from core.sections.compression import CompressSettings, GoalName
 from core.sections.data import DataSettings, EventSettings, FeatureSettings, FeatureSpec, Statistic
+from core.sections.feedback import FeedbackSettings, LabelSettings
 from core.sections.ranking import RankerSettings, RatingSettings
 from core.sections.recall import (
     ContentSettings,
@@ -29,8 +30,10 @@ __all__ = [
     "ExportSettings",
     "FeatureSettings",
     "FeatureSpec",
+    "FeedbackSettings",
     "GatSettings",
     "GoalName",
+    "LabelSettings",
     "MfSettings",
     "MixSettings",
     "PathSettings",
