@@ -80,7 +80,9 @@ class Chain:
         for text in self.overrides(seed):
             command += ["--set", text]
         log = self.folder / "logs" / ("-".join(verb[:1] if seed is None else (verb[0], str(seed))) + ".txt")
-        done = run_child(command, env=environment(self.threads), timeout_seconds=TIMEOUT_SECONDS, log=log)
+        # numpy's BLAS as `conch` itself sets it: its spinning threads starve torch's
+        env = {**environment(self.threads), "OPENBLAS_NUM_THREADS": "1"}
+        done = run_child(command, env=env, timeout_seconds=TIMEOUT_SECONDS, log=log)
         if done.code:
             raise ChainFailedError(f"conch {verb[0]}: {done.reason} (see {log})")
         return done.seconds, done.peak_mb

@@ -9,6 +9,8 @@ from torch import Tensor
 from core.dataset import Dataset, Events
 from core.progress import Progress
 from core.settings import Settings
+from training.content.transfer import configured_start
+from training.content.warm import warm_cold_items
 from training.models.fitters import fitter
 from training.models.recall_base import RecallModel
 
@@ -44,10 +46,16 @@ class RecallSet:
 
 
 def fit_recall_set(dataset: Dataset, events: Events, settings: Settings, seed: int, progress: Progress) -> RecallSet:
-    """The models of ``settings.recall.sources``, all fitted on the same events."""
-    return RecallSet(
-        {
-            name: fitter(name)(dataset, events, settings, seed=seed, progress=progress)
-            for name in settings.recall.sources
-        }
-    )
+    """The models of ``settings.recall.sources``, all fitted on the same events, as they would be served.
+
+    With ``content.enabled`` that means with vectors for their cold items: a ranker that never met such candidates
+    would put them wherever their features happen to point.
+    """
+    start = configured_start(settings.content)
+    models = {}
+    for name in settings.recall.sources:
+        model = fitter(name)(dataset, events, settings, seed=seed, progress=progress)
+        models[name] = warm_cold_items(
+            model, dataset, events, settings, seed=seed, start=start, progress=progress
+        ).model
+    return RecallSet(models)
