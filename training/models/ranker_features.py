@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -72,20 +74,53 @@ class ItemTables(nn.Module):
         )
 
 
+@dataclass(frozen=True)
+class LookedUp:
+    """What the item tables say of candidates and history.
+
+    Attributes:
+        queries: Keys of the candidates ``(B, C, D + E)``.
+        keys: Keys of the past ``(B, L, D + E)``.
+        statistics: Of the candidates ``(B, C, S)``.
+        past_statistics: Of the past, the leading ``STATISTICS_OF_HISTORY`` columns ``(B, L, 2)``.
+        predicted: Predicted values of the candidates ``(B, C)``.
+        dimension: D.
+    """
+
+    queries: Tensor
+    keys: Tensor
+    statistics: Tensor
+    past_statistics: Tensor
+    predicted: Tensor
+    dimension: int
+
+
 def candidate_features(tables: ItemTables, merged: Merged, history: HistoryView, user_features: Tensor) -> Tensor:
-    """Features without trained weights, ``(B, C, feature_width)``; computed once for training.
+    """Features without trained weights, ``(B, C, feature_width)``; computed once for training."""
+    looked_up = LookedUp(
+        F.embedding(merged.rows, tables.keys),
+        F.embedding(history.rows, tables.keys),
+        F.embedding(merged.rows, tables.statistics),
+        F.embedding(history.rows, tables.statistics)[..., :STATISTICS_OF_HISTORY],
+        tables.predicted_values(merged.rows, history, user_features),
+        tables.dimension,
+    )
+    return features_of(looked_up, merged, history)
+
+
+def features_of(looked_up: LookedUp, merged: Merged, history: HistoryView) -> Tensor:
+    """``candidate_features`` of what was looked up.
 
     In order: scores, presence and rank discounts by source; item statistics; the two popularities against the mean of
     the user's past; highest and mean similarity, mean content match; predicted value; history length, age span and
     mean value.
     """
-    queries, keys = F.embedding(merged.rows, tables.keys), F.embedding(history.rows, tables.keys)
+    queries, keys, dimension = looked_up.queries, looked_up.keys, looked_up.dimension
     present = history.mask.to(queries.dtype).unsqueeze(-1)  # (B, L, 1)
     count = present.sum(1)  # (B, 1)
     share = present / count.clamp(min=1).unsqueeze(1)
     known = count.clamp(max=1).unsqueeze(1)  # (B, 1, 1), 0 for an empty history
-    statistics = F.embedding(merged.rows, tables.statistics)
-    past = F.embedding(history.rows, tables.statistics)[..., :STATISTICS_OF_HISTORY]
+    statistics, past = looked_up.statistics, looked_up.past_statistics
     centre = queries * (keys * share).sum(1, keepdim=True)
     user = torch.cat(
         [torch.log1p(count), history.events[..., 0].amax(1, keepdim=True), (history.events[..., 3:] * share).sum(1)],
@@ -98,11 +133,11 @@ def candidate_features(tables: ItemTables, merged: Merged, history: HistoryView,
             merged.discounts,
             statistics,
             (statistics[..., :STATISTICS_OF_HISTORY] - (past * share).sum(1, keepdim=True)) * known,
-            _closest(queries[..., : tables.dimension], keys[..., : tables.dimension], present) * known,
-            centre[..., : tables.dimension].sum(-1, keepdim=True),
-            centre[..., tables.dimension :].sum(-1, keepdim=True),
-            tables.predicted_values(merged.rows, history, user_features).unsqueeze(-1),
-            user.unsqueeze(1).expand(-1, merged.rows.shape[1], -1),
+            _closest(queries[..., :dimension], keys[..., :dimension], present) * known,
+            centre[..., :dimension].sum(-1, keepdim=True),
+            centre[..., dimension:].sum(-1, keepdim=True),
+            looked_up.predicted.unsqueeze(-1),
+            user.unsqueeze(1).expand(-1, queries.shape[1], -1),
         ],
         -1,
     )

@@ -284,23 +284,23 @@ def inverse(matrix: torch.Tensor) -> torch.Tensor:
     """Inverses of symmetric positive definite matrices ``(B, n, n)`` by Gauss-Jordan steps, n small.
 
     Each step is ``A - (column - e)(row + e)' / pivot``. The matrix is first scaled to a diagonal of ones: pivots then
-    lie in (0, 1] and nothing large cancels. Plain arithmetic, since ONNX has no inverse.
+    lie in (0, 1] and nothing large cancels. Plain arithmetic, since ONNX has no inverse. Rows and columns are picked by
+    products with unit vectors, which is exact: TensorRT for RTX 1.7 takes minutes over as many slices and half a second
+    over the products.
     """
     size = matrix.shape[1]
     scale = torch.rsqrt(torch.clamp(torch.diagonal(matrix, dim1=1, dim2=2), min=TINY))  # (B, n)
     current = matrix * scale.unsqueeze(1) * scale.unsqueeze(2)
     unit = torch.eye(size, dtype=matrix.dtype, device=matrix.device)
     for at in range(size):
-        column, row = current[:, :, at], current[:, at, :]
-        pivot = torch.clamp(row[:, at : at + 1], min=TINY)  # (B, 1)
-        current = current - ((column - unit[at]) / pivot).unsqueeze(2) * (row + unit[at]).unsqueeze(1)
+        column, row = current @ unit[:, at : at + 1], unit[at : at + 1] @ current
+        pivot = torch.clamp(row @ unit[:, at : at + 1], min=TINY)  # (B, 1, 1)
+        current = current - (column - unit[:, at : at + 1]) @ ((row + unit[at : at + 1]) / pivot)
     return current * scale.unsqueeze(1) * scale.unsqueeze(2)
 
 
 def solve(matrix: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """``x`` in ``matrix x = right``, ``(B, n)``, by the steps of :func:`inverse` on the system alone.
-
-    Each step leaves a unit column behind, which is dropped: the last step leaves the solution.
 
     Args:
         matrix: Symmetric positive definite ``(B, n, n)``, n small.
@@ -309,9 +309,9 @@ def solve(matrix: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     size = matrix.shape[1]
     scale = torch.rsqrt(torch.clamp(torch.diagonal(matrix, dim1=1, dim2=2), min=TINY))  # (B, n)
     current = torch.cat([matrix * scale.unsqueeze(1), right.unsqueeze(2)], 2) * scale.unsqueeze(2)
-    unit = torch.eye(size, dtype=matrix.dtype, device=matrix.device).unsqueeze(2)
+    unit = torch.eye(size + 1, dtype=matrix.dtype, device=matrix.device)
     for at in range(size):
-        column, rest = current.split([1, size - at], 2)
-        row = rest[:, at : at + 1] / torch.clamp(column[:, at : at + 1], min=TINY)
-        current = rest - (column - unit[at]) * row
-    return current.squeeze(2) * scale
+        column, row = current @ unit[:, at : at + 1], unit[at : at + 1, :size] @ current
+        pivot = torch.clamp(row @ unit[:, at : at + 1], min=TINY)  # (B, 1, 1)
+        current = current - (column - unit[:size, at : at + 1]) @ (row / pivot)
+    return (current @ unit[:, size:]).squeeze(2) * scale
