@@ -24,6 +24,8 @@ from core.tensors import (
     graph_steps,
 )
 
+MODEL_SEPARATOR = "."
+"""Stands in no step's name."""
 Wire = tuple[StepSpec, dict[str, str], dict[str, str]]
 """A step, and the ensemble's tensor for each of its inputs and outputs."""
 
@@ -79,6 +81,19 @@ def served_ensembles(sources: Sequence[str], extras: Collection[str] = ()) -> tu
     """
     recommend = Ensemble(ENSEMBLE, (CONTEXT, *graph_steps(sources), RESPOND))
     return (*(ensemble for name, ensemble in EXTRAS.items() if name in extras), recommend)
+
+
+def release_model(alias: str, release_id: str) -> str:
+    """Name of the immutable ensemble of one release beside its alias, for example ``recommend.r000012``.
+
+    It never changes once it is loaded, so that answers under this name may be cached and mixed with no other.
+    """
+    return f"{alias}{MODEL_SEPARATOR}{release_id}"
+
+
+def base_model(name: str) -> str:
+    """The step or alias that a served model is a copy of: ``recommend`` of ``recommend.r000012``."""
+    return name.partition(MODEL_SEPARATOR)[0]
 
 
 def leaf_steps(ensembles: Sequence[Ensemble]) -> tuple[StepSpec, ...]:

@@ -8,6 +8,8 @@
     ├── CompressionError       a model that cannot be made smaller as asked
     ├── ExportError            a graph that does not export or fails parity
     ├── ReleaseError           a release that cannot be assembled or installed
+    │   ├── BlessingError      no valid blessing: the gate did not pass this very release
+    │   └── PublishError       a release that could not go live; the one before still serves
     ├── ServerError            Triton that cannot start, answer or stop
     ├── RequestError           a malformed recommendation request
     └── FeedbackError          the event store: settings, keys, files
@@ -85,6 +87,14 @@ class ExportError(ConchError):
 
 class ReleaseError(ConchError):
     """A release that cannot be assembled or installed."""
+
+
+class BlessingError(ReleaseError):
+    """A blessing that is missing, expired, forged, or for other files."""
+
+
+class PublishError(ReleaseError):
+    """A release that could not go live, or a publisher that may not go on. The release before still serves."""
 
 
 class ServerError(ConchError):
