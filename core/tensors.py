@@ -77,6 +77,13 @@ SESSION_ITEMS = TensorSpec(
 EXCLUDE_ITEMS = TensorSpec(
     "exclude_items", DType.STRING, ("X",), "items that must not come back; '' is none", optional=True
 )
+USER_ATTRIBUTES = TensorSpec(
+    "user_attributes",
+    DType.STRING,
+    ("A",),
+    "attributes as name=value, for this request alone; '' is none",
+    optional=True,
+)
 K_RETURNED = TensorSpec("k", DType.INT32, (1,), "how many items to return")
 DIVERSITY = TensorSpec(
     "diversity",
@@ -169,7 +176,8 @@ HISTORY = (HISTORY_ROWS, HISTORY_AGES, HISTORY_VALUES, HISTORY_KINDS)
 CONTEXT = StepSpec(
     "context",
     "python",
-    (replace(USER_ID, optional=True), SESSION_ITEMS, EXCLUDE_ITEMS),  # a request for similar items names no user
+    # a request for similar items names no user
+    (replace(USER_ID, optional=True), SESSION_ITEMS, EXCLUDE_ITEMS, USER_ATTRIBUTES),
     (*HISTORY, EXCLUDE_ROWS, USER_FEATURES),
 )
 RANK = "rank"
@@ -181,7 +189,10 @@ RESPOND = StepSpec(
     (ITEM_IDS, SCORES, REASON_IDS, REASON_SHARES, RELEASE),
 )
 ENSEMBLE = StepSpec(
-    "recommend", "ensemble", (USER_ID, SESSION_ITEMS, EXCLUDE_ITEMS, K_RETURNED, DIVERSITY), RESPOND.outputs
+    "recommend",
+    "ensemble",
+    (USER_ID, SESSION_ITEMS, EXCLUDE_ITEMS, USER_ATTRIBUTES, K_RETURNED, DIVERSITY),
+    RESPOND.outputs,
 )
 
 NEAREST_ITEMS = StepSpec(

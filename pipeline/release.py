@@ -135,7 +135,15 @@ def _write_states(
     steps = (CONTEXT, RESPOND, NAME_USERS, RATE_ITEMS)
     folders = {step: repository / step.name / str(info.version) for step in steps}
     histories = dataset.histories(fit)
-    write_context_state(folders[CONTEXT], info.release_id, catalogue, dataset.users, histories, dataset.user_features)
+    write_context_state(
+        folders[CONTEXT],
+        info.release_id,
+        catalogue,
+        dataset.users,
+        histories,
+        dataset.user_features,
+        dataset.user_codebook,
+    )
     write_respond_state(folders[RESPOND], info.release_id, catalogue, reranker)
     if RATE.name in info.extras:
         write_catalogue_state(folders[RATE_ITEMS], info.release_id, catalogue)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
@@ -63,6 +63,7 @@ class ConchClient:
         session_items: Sequence[Sequence[str]] | None = None,
         exclude: Sequence[Sequence[str]] | None = None,
         diversity: float | Sequence[float] | None = None,
+        attributes: Sequence[Mapping[str, str]] | None = None,
     ) -> list[Recommendation]:
         """The best items for each user, in the order of ``users``.
 
@@ -73,12 +74,15 @@ class ConchClient:
             exclude: Per user, item ids that must not come back.
             diversity: How varied the lists are, for all or per user: 0 by score alone, 1 by variety alone, None as
                 the release is set. Scores and reasons stay those of the ranking.
+            attributes: Per user, values by attribute name, for this request alone.
 
         Raises:
             RequestError: Something about the request is wrong; nothing was sent, or the server refused it.
             ServerError: The server is not there, too slow, too busy or broken.
         """
-        return self._ask_all(ENSEMBLE, make_request(users, k, session_items, exclude, diversity), read_answer)
+        return self._ask_all(
+            ENSEMBLE, make_request(users, k, session_items, exclude, diversity, attributes), read_answer
+        )
 
     def similar_items(
         self,
@@ -188,9 +192,12 @@ class AsyncConchClient:
         session_items: Sequence[Sequence[str]] | None = None,
         exclude: Sequence[Sequence[str]] | None = None,
         diversity: float | Sequence[float] | None = None,
+        attributes: Sequence[Mapping[str, str]] | None = None,
     ) -> list[Recommendation]:
         """See :meth:`ConchClient.recommend`."""
-        return await self._ask_all(ENSEMBLE, make_request(users, k, session_items, exclude, diversity), read_answer)
+        return await self._ask_all(
+            ENSEMBLE, make_request(users, k, session_items, exclude, diversity, attributes), read_answer
+        )
 
     async def similar_items(
         self,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from core.codebook import NO_CODES, Codebook
 from core.histories import Histories, PaddedHistories, UserHistory, pad
 from core.tensors import EXCLUDE_ROWS, HISTORY_AGES, HISTORY_KINDS, HISTORY_ROWS, HISTORY_VALUES, USER_FEATURES
 from core.vocabulary import Vocabulary
@@ -46,6 +47,8 @@ def build_context(
     exclude_items: Sequence[Ids],
     items: Vocabulary,
     always_excluded: np.ndarray = NO_ROWS,
+    attributes: Sequence[Sequence[str]] = (),
+    codebook: Codebook = NO_CODES,
 ) -> Context:
     """Puts sessions before histories and pads both.
 
@@ -59,13 +62,20 @@ def build_context(
         exclude_items: Per user, external item ids; "" and unknown ids are ignored.
         items: The catalogue.
         always_excluded: int64 ``(n,)``, rows that the rules keep out of every answer.
+        attributes: Per user, ``name=value`` each, in place of what the store knows; none at all when empty. They
+            live as long as the request: nothing of them is kept or logged.
+        codebook: What the codes of the users' attributes mean.
     """
     histories = [
         _with_session(history, items, session) if any(session) else history
         for history, session in zip(states.histories, session_items, strict=True)
     ]
     excluded = [np.append(always_excluded, _known_rows(items, ids)) for ids in exclude_items]
-    return Context(pad(_joined(histories), len(items), excluded), states.features)
+    features = states.features
+    if any(map(any, attributes)):
+        pairs = zip(features, attributes, strict=True)
+        features = np.stack([codebook.overlay(codes, given) if any(given) else codes for codes, given in pairs])
+    return Context(pad(_joined(histories), len(items), excluded), features)
 
 
 def _with_session(history: UserHistory, items: Vocabulary, session: Ids) -> UserHistory:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -92,6 +92,7 @@ class LocalPipeline:
         exclude: Sequence[Sequence[str]] | None = None,
         diversity: float | Sequence[float] | None = None,
         stage: str = PIPELINE,
+        attributes: Sequence[Mapping[str, str]] | None = None,
     ) -> list[Recommendation]:
         """The best items for each user with scores, ids and reasons; arguments as of ``ConchClient.recommend``.
 
@@ -101,13 +102,14 @@ class LocalPipeline:
             session_items: Per user, newest items, oldest first.
             exclude: Per user, items that must not come back.
             diversity: See ``ConchClient.recommend``; the stage ``pipeline`` only.
+            attributes: Per user, values by attribute name, for this request alone.
             stage: The whole pipeline, or one recall model, or items by their number of events. Only the pipeline
                 gives reasons.
 
         Raises:
             RequestError: Something about the request is wrong.
         """
-        request = make_request(users, k, session_items, exclude, diversity)
+        request = make_request(users, k, session_items, exclude, diversity, attributes)
         answers: dict[int, Recommendation] = {}
         for places, part, states in self._batches(request):
             started = time.perf_counter()
@@ -219,7 +221,9 @@ class LocalPipeline:
         if stage not in self.stages:
             raise RequestError("no such stage", where="stage", expected=", ".join(self.stages), found=stage)
         state = self._context
-        context = build_context(states, part.session_items, part.exclude, state.items, state.excluded).tensors()
+        context = build_context(
+            states, part.session_items, part.exclude, state.items, state.excluded, part.attributes, state.codebook
+        ).tensors()
         if stage == POPULARITY:
             return self._popular(context[EXCLUDE_ROWS.name], max(part.k))
         if stage != PIPELINE:

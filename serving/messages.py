@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +20,7 @@ from core.tensors import (
     RELEASE,
     SCORES,
     SESSION_ITEMS,
+    USER_ATTRIBUTES,
     USER_ID,
 )
 
@@ -71,6 +72,7 @@ class Request:
     session_items: tuple[tuple[str, ...], ...]
     exclude: tuple[tuple[str, ...], ...]
     diversity: tuple[float, ...] = ()
+    attributes: tuple[tuple[str, ...], ...] = ()
 
     def __len__(self) -> int:
         return len(self.users)
@@ -84,8 +86,14 @@ class Request:
         """The users at ``places``, in that order."""
         at = tuple(places)
         pick = lambda values: tuple(values[place] for place in at)  # noqa: E731
-        diversity = pick(self.diversity) if self.diversity else ()
-        return Request(pick(self.users), pick(self.k), pick(self.session_items), pick(self.exclude), diversity)
+        return Request(
+            pick(self.users),
+            pick(self.k),
+            pick(self.session_items),
+            pick(self.exclude),
+            pick(self.diversity) if self.diversity else (),
+            pick(self.attributes) if self.attributes else (),
+        )
 
     def tensors(self) -> dict[str, np.ndarray]:
         """Input tensors by name; the optional ones only where a user has any."""
@@ -99,6 +107,8 @@ class Request:
             tensors[EXCLUDE_ITEMS.name] = padded(self.exclude)
         if self.diversity:
             tensors[DIVERSITY.name] = np.array(self.diversity, dtype=np.float32).reshape(-1, 1)
+        if any(self.attributes):
+            tensors[USER_ATTRIBUTES.name] = padded(self.attributes)
         return tensors
 
 
@@ -108,6 +118,7 @@ def make_request(
     session_items: Sequence[Sequence[str]] | None = None,
     exclude: Sequence[Sequence[str]] | None = None,
     diversity: float | Sequence[float] | None = None,
+    attributes: Sequence[Mapping[str, str]] | None = None,
 ) -> Request:
     """Checks what a caller passes, before anything is sent: Triton must not see malformed input.
 
@@ -117,6 +128,8 @@ def make_request(
         session_items: Per user, the newest items of the session, oldest first.
         exclude: Per user, items that must not come back.
         diversity: 0 by score alone to 1 by variety alone, for all or per user; None takes the release's default.
+        attributes: Per user, values by attribute name, in place of what the release knows; names and values that it
+            does not know are welcome.
 
     Raises:
         RequestError: The first thing that is wrong.
@@ -130,6 +143,7 @@ def make_request(
         item_lists(session_items, "session_items", len(names)),
         item_lists(exclude, "exclude", len(names)),
         _diversities(diversity, len(names)),
+        _attribute_lists(attributes, len(names)),
     )
 
 
@@ -201,6 +215,34 @@ def item_lists(lists: Sequence[Sequence[str]] | None, where: str, count: int) ->
         found = "one string" if isinstance(lists, str) else f"{len(lists)} lists"
         raise RequestError(f"{where} needs one list per user", where=where, expected=f"{count} lists", found=found)
     return tuple(ids(entry, f"{where}[{at}]", MOST_ITEMS) for at, entry in enumerate(lists))
+
+
+def _attribute_lists(attributes: Sequence[Mapping[str, str]] | None, count: int) -> tuple[tuple[str, ...], ...]:
+    if attributes is None:
+        return ((),) * count
+    where = "attributes"
+    if (
+        isinstance(attributes, Mapping)
+        or len(attributes) != count
+        or not all(isinstance(a, Mapping) for a in attributes)
+    ):
+        raise RequestError(
+            "attributes needs one mapping per user",
+            where=where,
+            expected=f"{count} mappings",
+            found=repr(attributes)[:80],
+        )
+    for at, values in enumerate(attributes):
+        for name, value in values.items():
+            if not isinstance(name, str) or not isinstance(value, str) or not name or "=" in name:
+                raise RequestError(
+                    "an attribute is not usable",
+                    where=f"{where}[{at}]",
+                    expected="name and value as text, no = in the name",
+                    found=repr((name, value))[:80],
+                )
+    lists = [[f"{name}={value}" for name, value in values.items()] for values in attributes]
+    return item_lists(lists, where, count)
 
 
 def ids(given: Sequence[str], where: str, most: int | None) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from core.artifacts import write_json
+from core.codebook import NO_CODES, Codebook
 from core.errors import ReleaseError
 from core.features import FeatureTable
 from core.histories import Histories
@@ -22,6 +23,7 @@ from serving.rerank import ItemTables, Reranker
 
 VOCABULARY_FILE = "vocabulary.parquet"
 HISTORY_FILE = "history.sqlite"
+CODES_FILE = "user_codes.json"
 STATE_FILE = "state.json"
 RERANK_FILE = "rerank.npz"
 USERS_FILE = "users.parquet"
@@ -71,19 +73,21 @@ class Catalogue:
 
 @dataclass(frozen=True)
 class ContextState:
-    """What the context step knows: which row each item has, and what each user did.
+    """What the context step knows: which row each item has, what each user did, what attribute codes mean.
 
     Attributes:
         release_id: The release.
         items: The catalogue.
         excluded: int64 ``(n,)``, rows that no answer may hold.
         store: Users' histories.
+        codebook: What the codes of the users' attributes mean.
     """
 
     release_id: str
     items: Vocabulary
     excluded: np.ndarray
     store: SqliteHistoryStore
+    codebook: Codebook
 
     def close(self) -> None:
         """Frees the history file."""
@@ -130,6 +134,7 @@ def write_context_state(
     users: Vocabulary,
     histories: Histories,
     features: FeatureTable,
+    codebook: Codebook = NO_CODES,
 ) -> None:
     """Writes what the context step needs into its version folder.
 
@@ -140,9 +145,11 @@ def write_context_state(
         users: U users.
         histories: Their events in the data that the models were fitted on, as item rows of ``catalogue``.
         features: Their attribute codes.
+        codebook: What the codes mean, for attributes that come with a request.
     """
     catalogue.write(folder)
     write_history(folder / HISTORY_FILE, users, histories, features)
+    codebook.save(folder / CODES_FILE)
     _write_state(folder, release_id, catalogue)
 
 
@@ -181,7 +188,13 @@ def read_context_state(folder: Path) -> ContextState:
     catalogue = Catalogue.read(folder)
     release_id = _read_state(folder, catalogue)
     excluded = NO_ROWS if catalogue.excluded is None else np.flatnonzero(catalogue.excluded)
-    return ContextState(release_id, catalogue.items, excluded, open_history(folder / HISTORY_FILE))
+    try:
+        codebook = Codebook.load(folder / CODES_FILE)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ReleaseError(
+            "attribute codes cannot be read", where=str(folder / CODES_FILE), found=repr(error)
+        ) from None
+    return ContextState(release_id, catalogue.items, excluded, open_history(folder / HISTORY_FILE), codebook)
 
 
 def read_respond_state(folder: Path) -> RespondState:
