@@ -17,11 +17,11 @@ from core.ensembles import EXTRAS, leaf_steps, served_ensembles
 from core.errors import ReleaseError
 from core.tensors import ENSEMBLE, RECALL_PREFIX
 from serving.release import GRAPH_FILE, RELEASE_FILE, STEP_FILE, VERSION_NAME
-from serving.state import HISTORY_FILE, RERANK_FILE, STATE_FILE, USERS_FILE, VOCABULARY_FILE
+from serving.state import CODES_FILE, HISTORY_FILE, RERANK_FILE, STATE_FILE, USERS_FILE, VOCABULARY_FILE
 
 CONFIG_FILE = "config.pbtxt"
 STEP_FILES: dict[str, frozenset[str]] = {
-    "context": frozenset({STEP_FILE, VOCABULARY_FILE, HISTORY_FILE, STATE_FILE}),
+    "context": frozenset({STEP_FILE, VOCABULARY_FILE, CODES_FILE, HISTORY_FILE, STATE_FILE}),
     "respond": frozenset({STEP_FILE, VOCABULARY_FILE, RERANK_FILE, STATE_FILE}),
     "name_users": frozenset({STEP_FILE, USERS_FILE, STATE_FILE}),
     "rate_items": frozenset({STEP_FILE, VOCABULARY_FILE, STATE_FILE}),

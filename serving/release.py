@@ -4,7 +4,8 @@ Its files:
     release.json                                    what it is (``ReleaseInfo``)
     repository/<model>/config.pbtxt                 one per step and one per ensemble
     repository/<graph>/<version>/model.onnx         recall_<source> for each source, rank, nearest_<noun>, rating
-    repository/context/<version>/                   model.py, vocabulary.parquet, history.sqlite, state.json
+    repository/context/<version>/                   model.py, vocabulary.parquet, user_codes.json,
+                                                    history.sqlite, state.json
     repository/respond/<version>/                   model.py, vocabulary.parquet, rerank.npz, state.json
     repository/name_users/<version>/                model.py, users.parquet, state.json           | where they
     repository/rate_items/<version>/                model.py, vocabulary.parquet, state.json      | are served

@@ -101,6 +101,16 @@ def test_a_session_item_changes_the_next_answer(client: ConchClient, dataset: Da
     assert liked not in {item.item_id for item in after.items}
 
 
+def test_attributes_of_a_new_user_travel_with_the_request(
+    client: ConchClient, dataset: Dataset, smoke_var: Path
+) -> None:
+    given = {entry.column.name: entry.values[0] for entry in dataset.user_codebook.columns if entry.values}
+    attributes = [{**given, "a name that no release knows": "x"}, {}]
+    with LocalPipeline(latest_artifact(smoke_var, "release").path, threads=1) as pipeline:
+        expected = pipeline.recommend(["nobody", "nobody"], k=K, attributes=attributes)
+    assert_same(client.recommend(["nobody", "nobody"], k=K, attributes=attributes), expected)
+
+
 def test_demo_shows_three_users_and_leaves_no_server(tmp_path: Path) -> None:
     program = "from pipeline.cli import main; main()"
     smoke = ROOT / "config" / "smoke.toml"
