@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ class Ask:
         exclude: Items that must not come back.
         triton: Ask the running server instead of the graphs in process.
         diversity: 0 by score alone to 1 by variety alone; None takes the release's default.
+        attributes: Values by attribute name, in place of what the release knows of the users.
     """
 
     k: int
@@ -41,6 +43,15 @@ class Ask:
     exclude: tuple[str, ...] = ()
     triton: bool = False
     diversity: float | None = None
+    attributes: Mapping[str, str] = field(default_factory=dict)
+
+
+def read_attributes(given: Sequence[str]) -> dict[str, str]:
+    """``name=value`` each. Raises RequestError for anything else."""
+    for text in given:
+        if not text.partition("=")[0] or "=" not in text:
+            raise RequestError("not an attribute", where="--attribute", expected="name=value", found=text)
+    return dict(text.split("=", 1) for text in given)
 
 
 def recommend_one(settings: Settings, user: str, ask: Ask, console: Console) -> None:
@@ -135,7 +146,13 @@ def _answerer(settings: Settings, ask: Ask, release: Path) -> LocalPipeline | Co
 def _ask(source: LocalPipeline | ConchClient, users: list[str], ask: Ask) -> list[Recommendation]:
     session = [list(ask.session)] * len(users) if ask.session else None
     exclude = [list(ask.exclude)] * len(users) if ask.exclude else None
-    asked: dict[str, Any] = {"k": ask.k, "session_items": session, "exclude": exclude, "diversity": ask.diversity}
+    asked: dict[str, Any] = {
+        "k": ask.k,
+        "session_items": session,
+        "exclude": exclude,
+        "diversity": ask.diversity,
+        "attributes": [ask.attributes] * len(users) if ask.attributes else None,
+    }
     if isinstance(source, ConchClient):
         return source.recommend(users, **asked)
     return source.recommend(users, **asked, stage=ask.stage)

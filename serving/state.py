@@ -190,6 +190,8 @@ def read_context_state(folder: Path) -> ContextState:
     excluded = NO_ROWS if catalogue.excluded is None else np.flatnonzero(catalogue.excluded)
     try:
         codebook = Codebook.load(folder / CODES_FILE)
+    except FileNotFoundError:  # a release from before requests could bring attributes
+        codebook = NO_CODES
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ReleaseError(
             "attribute codes cannot be read", where=str(folder / CODES_FILE), found=repr(error)

@@ -34,15 +34,18 @@ def recommend(
     diversity: Annotated[
         float | None, typer.Option(help="0 by score alone, 1 by variety alone; the release's default if not given.")
     ] = None,
+    attribute: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Attribute of the user, for example age=25; repeat.")
+    ] = None,
     triton: Annotated[bool, typer.Option(help="Ask the running server instead of the graphs in process.")] = False,
     config: ConfigOption = None,
     set_: SetOption = None,
 ) -> None:
     """Recommend for one user (shown with reasons) or for a file of users (written as CSV)."""
-    from pipeline.recommend import Ask, recommend_many, recommend_one
+    from pipeline.recommend import Ask, read_attributes, recommend_many, recommend_one
 
     settings = settings_from(config, set_)
-    ask = Ask(k, stage, tuple(session or ()), tuple(exclude or ()), triton, diversity)
+    ask = Ask(k, stage, tuple(session or ()), tuple(exclude or ()), triton, diversity, read_attributes(attribute or ()))
     if users is not None:
         recommend_many(settings, users, out, ask, Terminal())
     elif user is not None:

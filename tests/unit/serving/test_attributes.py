@@ -13,6 +13,7 @@ from core.features import UNKNOWN, FeatureColumn, FeatureTable
 from core.histories import Histories
 from core.tensors import USER_ATTRIBUTES, USER_FEATURES
 from core.vocabulary import Vocabulary
+from pipeline.recommend import read_attributes
 from serving.context import build_context
 from serving.messages import make_request
 from serving.state import Catalogue, ContextState, read_context_state, write_context_state
@@ -35,7 +36,7 @@ def codes(state: ContextState, attributes: list[dict[str, str]]) -> list[list[in
     request = make_request(["known", "new"], attributes=attributes)
     states = state.store.lookup(request.users)
     context = build_context(
-        states, request.session_items, request.exclude, state.items, request.attributes, state.codebook
+        states, request.session_items, request.exclude, state.items, state.excluded, request.attributes, state.codebook
     )
     return context.tensors()[USER_FEATURES.name].tolist()
 
@@ -67,3 +68,15 @@ def test_attributes_travel_only_when_there_are_any() -> None:
 def test_malformed_attributes_are_refused_before_sending(wrong: object) -> None:
     with pytest.raises(RequestError, match="attribute"):
         make_request(["u"], attributes=wrong)  # type: ignore[arg-type]
+
+
+def test_release_without_attribute_codes_still_answers(state: ContextState, tmp_path: Path) -> None:
+    (tmp_path / "user_codes.json").unlink()
+    assert codes(read_context_state(tmp_path), [{}, {"club": "blue"}]) == codes(state, [{}, {}])
+
+
+def test_read_attributes_splits_at_the_first_sign_and_refuses_other_text() -> None:
+    assert read_attributes(["age=25", "motto=a=b", "empty="]) == {"age": "25", "motto": "a=b", "empty": ""}
+    for text in ("age", "=25"):
+        with pytest.raises(RequestError, match="not an attribute"):
+            read_attributes([text])
