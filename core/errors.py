@@ -10,6 +10,7 @@
     ├── ReleaseError           a release that cannot be assembled or installed
     │   ├── BlessingError      no valid blessing: the gate did not pass this very release
     │   └── PublishError       a release that could not go live; the one before still serves
+    ├── GateError              a gate that cannot be run: a refusal is a result, not an error
     ├── ServerError            Triton that cannot start, answer or stop
     ├── RequestError           a malformed recommendation request
     └── FeedbackError          the event store: settings, keys, files
@@ -95,6 +96,10 @@ class BlessingError(ReleaseError):
 
 class PublishError(ReleaseError):
     """A release that could not go live, or a publisher that may not go on. The release before still serves."""
+
+
+class GateError(ConchError):
+    """A gate or a run of the loop that cannot start: rules, data or a lease are missing."""
 
 
 class ServerError(ConchError):

@@ -25,6 +25,7 @@ from core.sections import (
     ExportSettings,
     FeatureSettings,
     FeedbackSettings,
+    GateSettings,
     GatSettings,
     LabelSettings,
     MfSettings,
@@ -34,6 +35,8 @@ from core.sections import (
     RatingSettings,
     RecallSettings,
     RerankSettings,
+    RetrainSettings,
+    ScheduleSettings,
     ServingSettings,
     SimilarSettings,
     SpectralSettings,
@@ -73,6 +76,9 @@ class Settings(BaseModel):
     tune: TuneSettings = TuneSettings()
     feedback: FeedbackSettings = FeedbackSettings()
     labels: LabelSettings = LabelSettings()
+    gate: GateSettings = GateSettings()
+    retrain: RetrainSettings = RetrainSettings()
+    schedule: ScheduleSettings = ScheduleSettings()
 
 
 def load_settings(files: Iterable[Path] = (), overrides: Iterable[str] = ()) -> Settings:

@@ -4,6 +4,7 @@ from core.sections.base import LONGEST_SORT, PathSettings, Section, Split, Targe
 from core.sections.compression import CompressSettings, GoalName
 from core.sections.data import DataSettings, EventSettings, FeatureSettings, FeatureSpec, Statistic
 from core.sections.feedback import FeedbackSettings, LabelSettings
+from core.sections.loop import GateSettings, RetrainSettings, ScheduleSettings
 from core.sections.ranking import RankerSettings, RatingSettings
 from core.sections.recall import (
     ContentSettings,
@@ -32,6 +33,7 @@ __all__ = [
     "FeatureSpec",
     "FeedbackSettings",
     "GatSettings",
+    "GateSettings",
     "GoalName",
     "LabelSettings",
     "MfSettings",
@@ -41,6 +43,8 @@ __all__ = [
     "RatingSettings",
     "RecallSettings",
     "RerankSettings",
+    "RetrainSettings",
+    "ScheduleSettings",
     "Section",
     "ServingSettings",
     "SimilarSettings",

@@ -1,0 +1,1 @@
+"""What a challenger has to prove before it goes live, one small file per check."""
