@@ -93,7 +93,11 @@ class TargetAttention(nn.Module):
 
         In order: attended similarity, content match, short-term recency, long-term recency and value.
         """
-        pooled = self.weights(queries, keys, history) @ torch.cat([keys, history.events[..., 1:]], -1)
+        return self.pool(self.weights(queries, keys, history), queries, keys, history)
+
+    def pool(self, weights: Tensor, queries: Tensor, keys: Tensor, history: HistoryView) -> Tensor:
+        """:meth:`forward` from weights ``(B, C, L)`` that are known already."""
+        pooled = weights @ torch.cat([keys, history.events[..., 1:]], -1)
         matched = pooled[..., : queries.shape[-1]] * queries
         parts = [
             matched[..., : self.dimension].sum(-1, keepdim=True),

@@ -103,7 +103,11 @@ class LinearMember(nn.Module):
 
     def forward(self, candidates: Candidates) -> Tensor:
         """Corrections ``(B, C)``."""
-        return self.standard(candidates.features) @ self.weight
+        return self.of_features(candidates.features)
+
+    def of_features(self, features: Tensor) -> Tensor:
+        """Corrections ``(B, C)``."""
+        return self.standard(features) @ self.weight
 
 
 class TreesMember(nn.Module):
@@ -119,7 +123,11 @@ class TreesMember(nn.Module):
 
     def forward(self, candidates: Candidates) -> Tensor:
         """Corrections ``(B, C)``."""
-        correction: Tensor = self.sum(candidates.features)
+        return self.of_features(candidates.features)
+
+    def of_features(self, features: Tensor) -> Tensor:
+        """Corrections ``(B, C)``."""
+        correction: Tensor = self.sum(features)
         return correction
 
 

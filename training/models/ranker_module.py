@@ -76,7 +76,7 @@ class Ranker(nn.Module):
         candidates = Candidates(self.tables, merged.rows, features, history, user_features)
         scores = self.base(merged.scores, features) + self.strength * self.correction(candidates)
         scores = torch.where(merged.valid, scores, torch.full_like(scores, MASKED))
-        ordered, places = _sort(scores)
+        ordered, places = sort_scores(scores)
         ranked_scores, places = ordered[:, : self.shape.returned], places[:, : self.shape.returned]
         found = ranked_scores > MASKED / 2
         rows = merged.rows.gather(1, places)
@@ -98,7 +98,7 @@ class Ranker(nn.Module):
         return torch.where(top > 0, past, torch.full_like(past, self.shape.n_items)), top
 
 
-def _sort(scores: Tensor) -> tuple[Tensor, Tensor]:
+def sort_scores(scores: Tensor) -> tuple[Tensor, Tensor]:
     """Best first, ties to the lower place. ONNX has no stable sort, but its TopK breaks ties that way itself."""
     if torch.compiler.is_exporting():
         return torch.sort(scores, dim=1, descending=True)
