@@ -73,6 +73,14 @@ class RankerCompressor:
             made[plan.name] = candidate
             yield candidate
 
+    def make(self, task: Task, name: str) -> Candidate:
+        """The candidate of one plan, its parents' passes before it."""
+        original = self.original(task)
+        if name == ORIGINAL:
+            return original
+        plan = next(plan for plan in PLANS if plan.name == name)
+        return compress(cast(Ranker, task.model), plan, self.make(task, plan.parent), calibration_requests(task))
+
     def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> nn.Module:
         """A packed or a plain ranker."""
         return restore_compact(tensors, facts) if facts["form"] == "packed" else restore_plain(tensors, facts)

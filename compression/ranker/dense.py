@@ -1,4 +1,4 @@
-"""Dense layers in int8: symmetric static QDQ, with ranges seen on real requests, and training that rounds as it serves."""
+"""Dense layers in int8: symmetric static QDQ by ranges seen on real requests, and training that rounds as it serves."""
 
 from __future__ import annotations
 

@@ -24,6 +24,7 @@ from compression.ranker.module import (
 )
 from compression.ranker.packing import Columns, PackedTable
 from compression.ranker.values import FoldedValues, value_tables
+from core.errors import CompressionError
 from training.models.ranker import Ranker
 from training.models.ranker_attention import TargetAttention
 from training.models.ranker_features import STATISTICS_OF_HISTORY
@@ -67,7 +68,11 @@ def fold(
         energy: Share of the keys' squared length that their leading directions keep, for similarity and content
             each. Only cosines of keys enter, so that a rotation is free and dropping the last directions is not.
         mix: Whether quantized keys are rotated at random, so that all their columns spread alike.
+
+    Raises:
+        CompressionError: A table or weight that is not finite.
     """
+    check_finite(ranker)
     bits = bits or TableBits()
     tables = ranker.tables
     dimension = tables.dimension
@@ -98,6 +103,20 @@ def fold(
             item.append(_columns(attributes_of(at), bits.attributes, attributes))
     packed = PackedTables(*(PackedTable.pack(columns) for columns in (both, past, item)))
     return CompactRanker(ranker.shape, ranks, packed, values, small).eval(), tuple(unchanged)
+
+
+def check_finite(ranker: Ranker) -> None:
+    """Raises CompressionError for the first tensor that holds NaN or Inf."""
+    for name, tensor in ranker.state_dict().items():
+        wrong = ~torch.isfinite(tensor)
+        if bool(wrong.any()):
+            raise CompressionError(
+                "the ranker has weights that are not finite",
+                where=name,
+                expected="finite numbers",
+                found=f"{int(wrong.sum()):,} NaN or Inf, the first at {tuple(wrong.nonzero()[0].tolist())}",
+                next_step="train the ranker again",
+            )
 
 
 def leading_directions(vectors: Tensor, energy: float, *, mix: bool) -> Tensor:

@@ -22,7 +22,7 @@ from core.tensors import EXPLANATIONS, MASKED
 from training.models.ranker import Ranker, RankerShape
 from training.models.ranker_attention import HistoryView, TargetAttention, view_history
 from training.models.ranker_features import PREDICTED_VALUE, LookedUp, features_of
-from training.models.ranker_members import NetworkMember, gate_facts, user_shares
+from training.models.ranker_members import LinearMember, NetworkMember, TreesMember, gate_facts, user_shares
 from training.models.ranker_merge import Merged, merge
 from training.models.ranker_module import sort_scores
 
@@ -198,7 +198,7 @@ class CompactRanker(nn.Module):
                 attributes = only_items[..., self.item.place(attributes_of(at))]
                 of_member = member(features, attended, attributes, user_features)
             else:
-                of_member = member.of_features(features)
+                of_member = cast(LinearMember | TreesMember, member).of_features(features)
             correction = correction + shares[:, at : at + 1] * of_member
         return Scored(base + self.strength * correction, first, queries, keys)
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from compression.candidate import Stored, TensorClass
 from compression.ranker.dense import QuantLinear, linear_layers, replace_layer
+from compression.ranker.fold import with_width
 from compression.ranker.module import CompactRanker, PackedTables, Ranks
 from compression.ranker.packing import PackedTable
 from compression.ranker.values import FoldedValues
@@ -64,12 +65,8 @@ def restore_compact(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> 
 
 def bare_ranker(shape: RankerShape, ranks: Ranks) -> Ranker:
     """An untrained ranker whose tables are never read, its attentions over keys of ``ranks``."""
-    tables = ItemTables(*(torch.zeros(1, 1) for _ in range(3)), torch.zeros(1, 1, dtype=torch.int64))
-    ranker = Ranker(shape, tables)
-    for module in ranker.modules():
-        if hasattr(module, "event_hidden"):
-            module.dimension = ranks.similarity
-    return ranker
+    one = torch.zeros(1, 1)
+    return with_width(Ranker(shape, ItemTables(one, one, one, one.long())), ranks)
 
 
 def fill(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
