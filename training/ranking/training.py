@@ -33,6 +33,7 @@ def train_network(
     member: int = 0,
     progress: Progress = SILENT,
     after_epoch: Callable[[int], None] = lambda epoch: None,
+    loss_of: Callable[[Tensor, Batch], Tensor] = listwise_loss,
 ) -> None:
     """Trains in place with AdamW and a cosine schedule; every user weighs the same.
 
@@ -45,6 +46,7 @@ def train_network(
         member: Which of its members, a network; it learns as if it were alone.
         progress: Where the bar goes.
         after_epoch: Called with the epoch's number from 1, the model in evaluation mode.
+        loss_of: Of scores ``(B, C)`` and their batch.
 
     Raises:
         TrainingError: The loss is not finite, or no candidate of any user came true.
@@ -67,7 +69,7 @@ def train_network(
             total, done = 0.0, 0
             for batch in _steps(batches, settings.batch_users, generator):
                 optimizer.zero_grad()
-                loss = listwise_loss(base(batch) + network(batch.candidates), batch)
+                loss = loss_of(base(batch) + network(batch.candidates), batch)
                 if not torch.isfinite(loss):
                     raise TrainingError(
                         "the ranker's loss is not finite",
