@@ -109,12 +109,12 @@ def sensitivity(ranker: Ranker, examples: Sequence[Examples], member: int = 0) -
         return hook
 
     layers = [*deep, *network.network.cross.layers]
-    handles = [layer.register_forward_hook(keep(at)) for at, layer in enumerate(layers)]  # type: ignore[arg-type]
+    handles = [layer.register_forward_hook(keep(at)) for at, layer in enumerate(layers)]
     base, totals = by_base(ranker), [torch.zeros(()) for _ in layers]
     try:
         for batch in with_hits(examples):
             ranker.zero_grad()
-            listwise_loss(base(batch) + network(batch.candidates), batch).backward()  # type: ignore[no-untyped-call]
+            listwise_loss(base(batch) + network(batch.candidates), batch).backward()
             for at, output in kept.items():
                 gradient = output.grad
                 if gradient is not None:
@@ -147,8 +147,8 @@ def without_least(ranker: Ranker, found: Sensitivity, sizes: Target, member: int
             inputs = rows
         network.output.weight.copy_(source.output.weight[:, torch.cat([torch.arange(width), width + inputs])])
         order = sorted(range(len(found.cross)), key=lambda at: -found.cross[at])[: sizes.cross_layers]
-        for new, at in zip(network.cross.layers, sorted(order), strict=True):
-            new.load_state_dict(source.cross.layers[at].state_dict())
+        for layer, at in zip(network.cross.layers, sorted(order), strict=True):
+            layer.load_state_dict(source.cross.layers[at].state_dict())
     return smaller.eval()
 
 
@@ -162,7 +162,7 @@ def _check(ranker: Ranker, target: Target) -> None:
         raise CompressionError(
             "the ranker cannot be pruned as asked",
             where="members " + ", ".join(shape.members),
-            expected=f"one network, widths {SMALLEST_WIDTH} to {shape.hidden}, at most {shape.cross_layers} cross layers",
+            expected=f"one network, widths {SMALLEST_WIDTH} to {shape.hidden}, cross layers <= {shape.cross_layers}",
             found=f"{networks} networks, widths {target.hidden}, {target.cross_layers} cross layers",
         )
 
