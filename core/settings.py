@@ -40,6 +40,7 @@ from core.sections import (
     ServingSettings,
     SimilarSettings,
     SpectralSettings,
+    TensorrtSettings,
     TrainSettings,
     TuneSettings,
 )
@@ -69,6 +70,7 @@ class Settings(BaseModel):
     rating: RatingSettings = RatingSettings()
     compress: CompressSettings = CompressSettings()
     export: ExportSettings = ExportSettings()
+    tensorrt: TensorrtSettings = TensorrtSettings()
     rerank: RerankSettings = RerankSettings()
     similar: SimilarSettings = SimilarSettings()
     serving: ServingSettings = ServingSettings()

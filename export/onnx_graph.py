@@ -13,17 +13,13 @@ import torch
 from torch import nn
 
 from core.errors import ExportError
+from core.graph_check import check_onnx
 from core.histories import LONGEST_HISTORY
-from core.tensors import DType, StepSpec, TensorSpec
+from core.tensors import StepSpec
 
 INLINE_LIMIT_BYTES = 1_500_000_000
 """Weights stay inside the file below this size; protobuf ends at 2 GB."""
 
-ELEMENT_TYPES = {
-    DType.INT64: onnx.TensorProto.INT64,
-    DType.INT32: onnx.TensorProto.INT32,
-    DType.FP32: onnx.TensorProto.FLOAT,
-}
 LONGEST_EXCLUDED = 1 << 20
 """Upper end of axis X for the exporter; a user who saw more than a million items does not exist."""
 
@@ -114,18 +110,13 @@ def check_graph(path: Path, spec: StepSpec, opset: int) -> None:
     """Asserts that an ONNX file has the step's names, types, dynamic axes, opset and inline weights.
 
     Raises:
-        ExportError: The first difference.
+        ExportError: Everything that :func:`core.graph_check.graph_findings` finds, or another opset.
     """
-    model = onnx.load(path)
-    onnx.checker.check_model(model, full_check=True)
-    versions = {entry.domain: entry.version for entry in model.opset_import}
-    _expect(path, "opset", opset, versions.get("", versions.get("ai.onnx")))
-    _expect(path, "operator sets", [""], sorted({"" if d == "ai.onnx" else d for d in _domains_used(model)}))
-    _expect(path, "inputs", [t.name for t in spec.inputs], [value.name for value in model.graph.input])
-    _expect(path, "outputs", [t.name for t in spec.outputs], [value.name for value in model.graph.output])
-    _expect(path, "external weights", 0, sum(t.data_location == 1 for t in model.graph.initializer))
-    for tensor, value in zip((*spec.inputs, *spec.outputs), (*model.graph.input, *model.graph.output), strict=True):
-        _check_value(path, tensor, value)
+    check_onnx(path, spec, ExportError)
+    versions = {entry.domain: entry.version for entry in onnx.load(path).opset_import}
+    found = versions.get("", versions.get("ai.onnx"))
+    if found != opset:
+        raise ExportError("exported graph has the wrong opset", where=str(path), expected=str(opset), found=str(found))
 
 
 def fixed_axes(path: Path, spec: StepSpec) -> dict[str, int]:
@@ -138,27 +129,3 @@ def fixed_axes(path: Path, spec: StepSpec) -> dict[str, int]:
             if isinstance(axis, str) and dim.HasField("dim_value"):
                 sizes[axis] = dim.dim_value
     return sizes
-
-
-def _check_value(path: Path, tensor: TensorSpec, value: onnx.ValueInfoProto) -> None:
-    kind = value.type.tensor_type
-    _expect(path, f"type of {tensor.name}", ELEMENT_TYPES[tensor.dtype], kind.elem_type)
-    dims = kind.shape.dim
-    _expect(path, f"rank of {tensor.name}", len(tensor.shape) + 1, len(dims))
-    _expect(path, f"dynamic batch of {tensor.name}", True, bool(dims[0].dim_param))
-    for axis, dim in zip(tensor.shape, dims[1:], strict=True):
-        dynamic = axis in ("L", "X", "Q")
-        _expect(path, f"axis {axis} of {tensor.name} is dynamic", dynamic, bool(dim.dim_param))
-
-
-def _domains_used(model: onnx.ModelProto) -> set[str]:
-    return {node.domain for node in model.graph.node} | {
-        node.domain for function in model.functions for node in function.node
-    }
-
-
-def _expect(path: Path, what: str, expected: object, found: object) -> None:
-    if expected != found:
-        raise ExportError(
-            f"exported graph has the wrong {what}", where=str(path), expected=str(expected), found=str(found)
-        )

@@ -69,7 +69,7 @@ def recall_graph(spec: StepSpec, shape: Shape, rng: np.random.Generator) -> onnx
         *_masked("all", "exclude_rows", "free"),
         helper.make_node("TopK", ["free", "k"], [scores, rows], axis=1, largest=1, sorted=1),
     ]
-    return _model(spec, nodes, constants, {"K": shape.candidates})
+    return _model(spec, nodes, constants, {"K": shape.candidates, "F": shape.features})
 
 
 def rank_graph(shape: Shape, sizes: dict[str, int]) -> onnx.ModelProto:

@@ -17,6 +17,7 @@ from core.sections.recall import (
     SpectralSettings,
 )
 from core.sections.serving import ExportSettings, RerankSettings, ServingSettings, SimilarSettings
+from core.sections.tensorrt import TensorrtSettings
 from core.sections.training import EvaluateSettings, TrainSettings, TuneSettings
 
 __all__ = [
@@ -52,6 +53,7 @@ __all__ = [
     "Split",
     "Statistic",
     "Target",
+    "TensorrtSettings",
     "TrainSettings",
     "TuneSettings",
 ]

@@ -11,6 +11,8 @@ from core.sections.base import Section
 
 
 class ExportSettings(Section):
+    target: Literal["onnx", "tensorrt"] = "onnx"
+    """What `conch export` ends with: graphs, or plans of them too (on a machine with the GPU that will serve)."""
     opset: int = 20
     """ONNX opset; 20 is read by every current ONNX Runtime and TensorRT 10/11."""
     max_batch: int = Field(64, ge=1)
@@ -53,6 +55,10 @@ class ServingSettings(Section):
     """R, the most items one answer can hold."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where the ONNX steps run; the python steps always run on the CPU."""
+    flavour: Literal["wheel", "cuda", "tensorrt_provider", "tensorrt_plan"] = "wheel"
+    """How config.pbtxt runs the graphs: onnxruntime on the CPU (the python-based backend of the wheel, or NVIDIA's),
+    onnxruntime with CUDA, onnxruntime with TensorRT inside, or TensorRT plans. All but the first want NVIDIA's
+    container, a GPU and device = "cuda"."""
     graph_instances: int = Field(1, ge=1)
     """Copies of each ONNX step; each holds its own weights."""
     graph_threads: int = Field(1, ge=1)

@@ -96,7 +96,7 @@ def test_check_names_the_axis_when_batch_is_fixed(exported: Path, tmp_path: Path
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
     broken = tmp_path / "fixed.onnx"
     onnx.save(model, broken)
-    with pytest.raises(ExportError, match="dynamic batch of history_rows"):
+    with pytest.raises(ExportError, match="batch axis is fixed"):
         check_graph(broken, RECALL_MF, 20)
 
 
