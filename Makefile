@@ -7,7 +7,7 @@ PYTHON ?=
 TORCH_INDEX ?=
 READY := .venv/conch-setup
 CONCH := .venv/bin/conch
-VERBS := dataset tune train export release serve recommend similar rate evaluate features report run
+VERBS := dataset tune train export release serve recommend similar rate evaluate features report run lint
 
 .PHONY: help setup doctor demo check test bench-quality configs clean $(VERBS)
 
@@ -46,6 +46,7 @@ rate: $(READY) ## Expected ratings, for example ARGS='196 50 181' (needs rating.
 similar: $(READY) ## Show what is most like an item or a user: ARGS='item 50' or ARGS='user 196'
 evaluate: $(READY) ## Measure the newest release on held-out events
 features: $(READY) ## What each feature contributes to the ranker, and which to keep
+lint: $(READY) ## Find what Triton would choke on: ARGS=FOLDER, the live repository by default
 report: $(READY) ## Write one HTML page about the newest release
 run: $(READY) ## dataset, train, export, release
 $(VERBS):

@@ -2,7 +2,8 @@
 
 Everything that a hostile or broken file could do to a loader is looked at without running it: weights outside the
 file (a path that may lead anywhere), a protobuf that ends early, operators that nobody expects, tensors of another
-type, NaN in the weights. What cannot be seen here is a weight of another finite value: the manifest's sha256 is for that.
+type, NaN in the weights. What cannot be seen here is a weight of another finite value: that is what the manifest's
+sha256 is for.
 """
 
 from __future__ import annotations
@@ -83,7 +84,9 @@ def _file_finding(path: Path) -> Finding | None:
         return Finding("graph-file", str(path), "no plain file", found="a link" if path.is_symlink() else "nothing")
     size = path.stat().st_size
     if not 0 < size <= GRAPH_LIMIT_BYTES:
-        return Finding("graph-size", str(path), "file of a wrong size", f"1 to {GRAPH_LIMIT_BYTES:,} bytes", f"{size:,}")
+        return Finding(
+            "graph-size", str(path), "file of a wrong size", f"1 to {GRAPH_LIMIT_BYTES:,} bytes", f"{size:,}"
+        )
     return None
 
 
@@ -127,7 +130,9 @@ def _operators(path: Path, model: onnx.ModelProto, flavour: Flavour) -> Iterator
     used = {(domain_of(node.domain), node.op_type) for graph in _graphs(model.graph) for node in graph.node}
     for domain, name in sorted(used, key=str):  # names that are no UTF-8 come as bytes
         if domain not in allowed:
-            yield Finding("graph-domain", str(path), f"operator {name} of a foreign domain", f"{sorted(allowed)}", domain)
+            yield Finding(
+                "graph-domain", str(path), f"operator {name} of a foreign domain", f"{sorted(allowed)}", domain
+            )
         elif name not in allowed[domain]:
             label = f"{domain}.{name}" if domain else name
             yield Finding("graph-operator", str(path), f"operator {label} is not served by {flavour}")
@@ -147,7 +152,9 @@ def _weights(path: Path, model: onnx.ModelProto) -> Iterator[Finding]:
         if values.dtype.kind in "fV" and values.size:
             bad = int(np.count_nonzero(~np.isfinite(values.astype(np.float32, copy=False))))
             if bad:
-                yield Finding("graph-weights", where, "NaN or infinite weights", "finite ones", f"{bad} of {values.size}")
+                yield Finding(
+                    "graph-weights", where, "NaN or infinite weights", "finite ones", f"{bad} of {values.size}"
+                )
 
 
 def _signature(path: Path, model: onnx.ModelProto, spec: StepSpec) -> Iterator[Finding]:
@@ -201,14 +208,18 @@ def _tensorrt_rules(path: Path, model: onnx.ModelProto) -> Iterator[Finding]:
         if node.op_type in ("QuantizeLinear", "DequantizeLinear") and len(node.input) > 2:
             zero = constants.get(node.input[2])
             if zero is not None and _integers(zero).any():
-                yield Finding("graph-zero-point", where, "TensorRT takes symmetric quantization alone", "zero points of 0")
+                yield Finding(
+                    "graph-zero-point", where, "TensorRT takes symmetric quantization alone", "zero points of 0"
+                )
         if node.op_type == "ScatterElements":
             reductions = [a.s.decode() for a in node.attribute if a.name == "reduction"]
             if any(name != "none" for name in reductions):
                 yield Finding("graph-scatter", where, "TensorRT scatters without reduction", "none", reductions[0])
     for value in model.graph.input:
         if value.type.tensor_type.elem_type in _UNSIGNED:
-            yield Finding("graph-dtype", f"{path}, tensor {value.name}", "TensorRT takes no such input", "int32 or int64")
+            yield Finding(
+                "graph-dtype", f"{path}, tensor {value.name}", "TensorRT takes no such input", "int32 or int64"
+            )
 
 
 def _integers(tensor: onnx.TensorProto) -> np.ndarray:

@@ -12,20 +12,115 @@ Flavour = Literal["onnxruntime", "tensorrt"]
 """Who runs a graph: ONNX Runtime alone, or TensorRT too."""
 
 STANDARD = frozenset(
-    """Abs Add And ArgMax ArgMin AveragePool BatchNormalization Cast CastLike Ceil Clip Concat Constant ConstantOfShape
-    CumSum DequantizeLinear Div Einsum Equal Erf Exp Expand EyeLike Flatten Floor Gather GatherElements GatherND Gelu
-    Gemm Greater GreaterOrEqual HardSigmoid Identity IsNaN LayerNormalization LeakyRelu Less LessOrEqual Log LogSoftmax
-    MatMul Max Mean Min Mod Mul Neg Not Or Pad Pow QuantizeLinear Range Reciprocal ReduceL1 ReduceL2 ReduceMax
-    ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare ReduceLogSumExp Relu Reshape Round ScatterElements
-    ScatterND Shape Sigmoid Sign Size Slice Softmax Softplus Split Sqrt Squeeze Sub Sum Tanh Tile TopK Transpose Trilu
-    Unsqueeze Where Xor""".split()
+    [
+        "Abs",
+        "Add",
+        "And",
+        "ArgMax",
+        "ArgMin",
+        "AveragePool",
+        "BatchNormalization",
+        "Cast",
+        "CastLike",
+        "Ceil",
+        "Clip",
+        "Concat",
+        "Constant",
+        "ConstantOfShape",
+        "CumSum",
+        "DequantizeLinear",
+        "Div",
+        "Einsum",
+        "Equal",
+        "Erf",
+        "Exp",
+        "Expand",
+        "EyeLike",
+        "Flatten",
+        "Floor",
+        "Gather",
+        "GatherElements",
+        "GatherND",
+        "Gelu",
+        "Gemm",
+        "Greater",
+        "GreaterOrEqual",
+        "HardSigmoid",
+        "Identity",
+        "IsNaN",
+        "LayerNormalization",
+        "LeakyRelu",
+        "Less",
+        "LessOrEqual",
+        "Log",
+        "LogSoftmax",
+        "MatMul",
+        "Max",
+        "Mean",
+        "Min",
+        "Mod",
+        "Mul",
+        "Neg",
+        "Not",
+        "Or",
+        "Pad",
+        "Pow",
+        "QuantizeLinear",
+        "Range",
+        "Reciprocal",
+        "ReduceL1",
+        "ReduceL2",
+        "ReduceMax",
+        "ReduceMean",
+        "ReduceMin",
+        "ReduceProd",
+        "ReduceSum",
+        "ReduceSumSquare",
+        "ReduceLogSumExp",
+        "Relu",
+        "Reshape",
+        "Round",
+        "ScatterElements",
+        "ScatterND",
+        "Shape",
+        "Sigmoid",
+        "Sign",
+        "Size",
+        "Slice",
+        "Softmax",
+        "Softplus",
+        "Split",
+        "Sqrt",
+        "Squeeze",
+        "Sub",
+        "Sum",
+        "Tanh",
+        "Tile",
+        "TopK",
+        "Transpose",
+        "Trilu",
+        "Unsqueeze",
+        "Where",
+        "Xor",
+    ]
 )
 """Of the domain ai.onnx; ONNX Runtime and the parser of TensorRT know all of them."""
-CPU_ONLY = frozenset("BitShift BitwiseAnd BitwiseOr DynamicQuantizeLinear MatMulInteger QLinearMatMul".split())
+CPU_ONLY = frozenset(["BitShift", "BitwiseAnd", "BitwiseOr", "DynamicQuantizeLinear", "MatMulInteger", "QLinearMatMul"])
 """Of the domain ai.onnx; TensorRT refuses them."""
 CONTRIB = frozenset(
-    """GatherBlockQuantized MatMulNBits MatMulIntegerToFloat DynamicQuantizeMatMul QAttention FusedMatMul FusedGemm
-    BiasGelu SkipLayerNormalization LayerNormalization SimplifiedLayerNormalization""".split()
+    [
+        "GatherBlockQuantized",
+        "MatMulNBits",
+        "MatMulIntegerToFloat",
+        "DynamicQuantizeMatMul",
+        "QAttention",
+        "FusedMatMul",
+        "FusedGemm",
+        "BiasGelu",
+        "SkipLayerNormalization",
+        "LayerNormalization",
+        "SimplifiedLayerNormalization",
+    ]
 )
 """Of the domain com.microsoft; ONNX Runtime alone."""
 

@@ -4,6 +4,7 @@ Its files:
     release.json                                    what it is (``ReleaseInfo``)
     repository/<model>/config.pbtxt                 one per step and one per ensemble
     repository/<graph>/<version>/model.onnx         recall_<source> for each source, rank, nearest_<noun>, rating
+                                                    or model.plan and plan.json where TensorRT serves it
     repository/context/<version>/                   model.py, vocabulary.parquet, user_codes.json,
                                                     history.sqlite, state.json
     repository/respond/<version>/                   model.py, vocabulary.parquet, rerank.npz, state.json
@@ -28,6 +29,9 @@ RELEASE_FILE = "release.json"
 REPOSITORY = "repository"
 GRAPH_FILE = "model.onnx"
 STEP_FILE = "model.py"
+PLAN_FILE = "model.plan"
+PLAN_FACTS = "plan.json"
+"""What a plan was built from and on; it runs nowhere else."""
 VERSION_NAME = re.compile(r"[1-9][0-9]{0,8}")
 """Names of version folders. A name above int64 aborts Triton 2.51."""
 

@@ -89,7 +89,7 @@ class TritonServer:
             ReleaseError: The repository is not one that Triton can load.
             ServerError: A used port, a missing part, a server that died or that did not answer in time.
         """
-        lint_repository(self._repository)
+        lint_repository(self._repository, self._serving)
         self._check_ports()
         launch = self._launch()
         self.log.parent.mkdir(parents=True, exist_ok=True)

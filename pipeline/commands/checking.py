@@ -1,0 +1,27 @@
+"""Verbs that check what others made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.options import ConfigOption, SetOption, settings_from
+
+app = typer.Typer()
+
+
+@app.command()
+def lint(
+    folder: Annotated[
+        Path | None, typer.Argument(help="A model repository or a release; the live repository where not given.")
+    ] = None,
+    configs_only: Annotated[bool, typer.Option(help="Look at the configs alone, not at versions and files.")] = False,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+) -> None:
+    """Find what Triton would choke on, hang on or answer wrongly with, before it loads a model repository."""
+    from pipeline.checks import lint_folder
+
+    raise typer.Exit(2 if lint_folder(settings_from(config, set_), folder, configs_only, typer.echo) else 0)
