@@ -76,8 +76,8 @@ def tensor_graph(seen: Repository) -> Iterator[Finding]:
                 yield Finding("tensor-graph", path, f"wrong output {output}", str(kind), str(made.get(output)))
         read = {tensor for step in scheduled for tensor in step.input_map.values()} | set(signature(ensemble).outputs)
         if set(made) - read:
-            found = str(sorted(set(made) - read))
-            yield Finding("tensor-unread", path, "wrong tensors that nothing reads", "[]", found)
+            unread = str(sorted(set(made) - read))
+            yield Finding("tensor-unread", path, "wrong tensors that nothing reads", "[]", unread)
 
 
 def loops(seen: Repository) -> Iterator[Finding]:
