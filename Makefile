@@ -7,7 +7,7 @@ PYTHON ?=
 TORCH_INDEX ?=
 READY := .venv/conch-setup
 CONCH := .venv/bin/conch
-VERBS := dataset tune train export release serve recommend similar rate evaluate features report run lint
+VERBS := dataset tune train compress export release serve recommend similar rate evaluate features report run lint
 
 .PHONY: help setup doctor demo check test bench-quality configs clean $(VERBS)
 
@@ -38,6 +38,7 @@ test: $(READY) ## All tests, those against a real Triton included
 dataset: $(READY) ## Read, clean and split the events
 tune: $(READY) ## Search for better settings, for example ARGS='mf'
 train: $(READY) ## Train mf, gat and the ranker
+compress: $(READY) ## Make the trained models small, for example ARGS='--goal max'
 export: $(READY) ## Export to ONNX and prove parity
 release: $(READY) ## Assemble a Triton release and make it live
 serve: $(READY) ## Serve the live release on loopback until Ctrl-C

@@ -2,63 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
 
-from compression.candidate import Candidate
-from core.dataset import Dataset
+from compression.recall import RecallCompressor
+from compression.task import Compressor, Task
 from core.errors import ArtifactError
-from core.progress import SILENT, Progress
-from core.settings import Settings
-from core.tensors import RANK, RECALL_PREFIX
+from core.tensors import RECALL_PREFIX
 
+__all__ = ["COMPRESSORS", "Compressor", "Task", "compressor_of", "restore"]
 
-@dataclass(frozen=True)
-class Task:
-    """What a compressor works on.
-
-    Attributes:
-        step: Name of the served step.
-        model: The trained module: a ``RecallModel``, or the ``Ranker``.
-        dataset: What it was trained on.
-        fit: Splits that it learned from.
-        settings: All settings; ``settings.compress`` holds goal and seed.
-        recall: Recall models by source that feed the ranker: those chosen before it, compressed or not; empty for
-            recall steps.
-        progress: Where bars and lines go.
-    """
-
-    step: str
-    model: nn.Module
-    dataset: Dataset
-    fit: tuple[str, ...]
-    settings: Settings
-    recall: Mapping[str, nn.Module]
-    progress: Progress = SILENT
-
-
-class Compressor(Protocol):
-    """Makes candidates of one kind of step."""
-
-    def original(self, task: Task) -> Candidate:
-        """The model as it is, every tensor in fp32: what all others are measured against."""
-        ...
-
-    def candidates(self, task: Task) -> Iterator[Candidate]:
-        """Compressed models, mildest first; each differs from its parent."""
-        ...
-
-    def restore(self, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> nn.Module:
-        """The module of a candidate from what it was stored as."""
-        ...
-
-
-COMPRESSORS: dict[str, Compressor] = {}
-"""By name; filled below."""
+COMPRESSORS: dict[str, Compressor] = {"recall": RecallCompressor()}
+"""By name: another one plugs in with one line."""
 
 
 def compressor_of(step: str) -> str | None:
@@ -70,5 +28,5 @@ def compressor_of(step: str) -> str | None:
 def restore(name: str, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> nn.Module:
     """The module that a compressor stored. Raises ArtifactError where there is no such compressor."""
     if name not in COMPRESSORS:
-        raise ArtifactError("no such compressor", where=name, expected=" or ".join(COMPRESSORS) or RANK, found=name)
+        raise ArtifactError("no such compressor", where=name, expected=" or ".join(COMPRESSORS), found=name)
     return COMPRESSORS[name].restore(tensors, facts).eval()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, ClassVar, Self
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from core.tensors import MASKED
@@ -68,7 +67,7 @@ class GatRecall(RecallModel):
     ) -> torch.Tensor:
         """See the base class."""
         weights = self.attention(rows, ages, values, kinds)  # (B, L, H)
-        history = F.embedding(rows, self.history_vectors)  # (B, L, D)
+        history = self.rows_of("history_vectors", rows)  # (B, L, D)
         lengths = (rows != self.n_items).to(ages.dtype).sum(dim=1, keepdim=True)
         factors = length_factor(lengths, self.length_scale)  # (B, H)
         width = self.dimension // weights.shape[2]

@@ -6,7 +6,6 @@ from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from training.models.event_weights import EventWeighting
 from training.models.recall_base import RecallModel
@@ -91,7 +90,7 @@ class MfRecall(RecallModel):
         if self.user_power:
             lengths = torch.clamp(present.sum(dim=1, keepdim=True), min=1.0)  # (B, 1)
             weights = weights * length_factor(lengths, self.mean_length, self.user_power)
-        vectors = F.embedding(rows, self.item_vectors)  # (B, L, D), zero where padded
+        vectors = self.rows_of("item_vectors", rows)  # (B, L, D), zero where padded
         mass = weights.sum(dim=1, keepdim=True) + self.all_items_mass  # (B, 1)
         diagonal = self.spectrum + self.regularisation * mass**self.frequency_power  # (B, D)
         residual = (weights.unsqueeze(1) @ vectors).squeeze(1)  # (B, D)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from core.dataset import Dataset, Events
@@ -21,6 +23,14 @@ UNSEEN = -64.0
 """Bias of items without training events: below every score that a trained item gets."""
 ROW_STEP = 2.0**-16
 """How much each further row lowers an unseen item; exact in float32 up to 4 million rows."""
+
+
+class PackedPart(Protocol):
+    """How a table or column of a compressed model is stored, see ``compression.packed``."""
+
+    def served(self, flavour: str) -> nn.Module:
+        """The module that stands for it in the exported graph."""
+        ...
 
 
 class RecallModel(nn.Module):
@@ -57,6 +67,8 @@ class RecallModel(nn.Module):
         self.register_buffer("item_bias", item_bias.float().contiguous())
         self.register_buffer("empty_bias", empty_bias.float().contiguous())
         self.newcomers: Newcomers | None = None
+        self.packed: Mapping[str, PackedPart] = {}
+        self.forms = nn.ModuleDict()
 
     @property
     def dimension(self) -> int:
@@ -72,6 +84,32 @@ class RecallModel(nn.Module):
         """All tables ``(I + 1, D)`` by name: each item as a candidate, and as a part of a history."""
         shape = self.item_vectors.shape
         return {name: table for name, table in self.named_buffers(recurse=False) if table.shape == shape}
+
+    def rows_of(self, table: str, rows: torch.Tensor) -> torch.Tensor:
+        """Rows ``(B, L, D)`` of a table by name; ``rows`` int64 ``(B, L)``."""
+        if table in self.forms:
+            found: torch.Tensor = self.forms[table](rows)
+            return found
+        return F.embedding(rows, getattr(self, table))
+
+    def column(self, name: str) -> torch.Tensor:
+        """A number per item ``(I + 1,)`` by name: ``item_bias``, ``empty_bias``."""
+        values: torch.Tensor = self.forms[name]() if name in self.forms else getattr(self, name)
+        return values
+
+    def products(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Dot products ``(B, I + 1)`` of user vectors ``(B, D)`` with all items."""
+        if "item_vectors" in self.forms:
+            found: torch.Tensor = self.forms["item_vectors"].scan(vectors)  # type: ignore[operator]
+            return found
+        return vectors @ self.item_vectors.T
+
+    def served(self, flavour: str) -> RecallModel:
+        """What is exported for a flavour: a copy whose packed parts have that flavour's form."""
+        other = copy.copy(self)
+        other._modules = dict(self._modules)
+        other.forms = nn.ModuleDict({name: part.served(flavour) for name, part in self.packed.items()})
+        return other
 
     @abstractmethod
     def user_vectors(
@@ -98,11 +136,11 @@ class RecallModel(nn.Module):
     ) -> torch.Tensor:
         """Scores of the whole catalogue, float32 ``(B, I + 1)``, seen items included; the last column is ``MASKED``."""
         filled = (rows != self.n_items).to(ages.dtype).amax(dim=1, keepdim=True)  # (B, 1), 0 or 1
-        bias = filled * self.item_bias + (1 - filled) * self.empty_bias
+        bias = filled * self.column("item_bias") + (1 - filled) * self.column("empty_bias")
         vectors = self.user_vectors(rows, ages, values, kinds)
         if self.newcomers is not None:
             vectors = vectors + (1 - filled) * self.newcomers(user_features)
-        return vectors @ self.item_vectors.T + bias
+        return self.products(vectors) + bias
 
     def forward(
         self,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, ClassVar, Self
 
 import torch
-import torch.nn.functional as F
 
 from training.models.event_weights import EventWeighting
 from training.models.recall_base import RecallModel
@@ -48,7 +47,7 @@ class SpectralRecall(RecallModel):
         """See the base class."""
         present = (rows != self.n_items).to(ages.dtype)
         weights = self.weighting.of_tensors(ages, values, kinds) * present  # (B, L)
-        return (weights.unsqueeze(1) @ F.embedding(rows, self.history_vectors)).squeeze(1)
+        return (weights.unsqueeze(1) @ self.rows_of("history_vectors", rows)).squeeze(1)
 
     def facts(self) -> dict[str, Any]:
         return {"weighting": self.weighting.as_facts()}

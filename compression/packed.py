@@ -1,0 +1,149 @@
+"""Tables and columns of a compressed recall model: as they are stored, and the forms that they take in a graph.
+
+Forms for ``onnxruntime``: *unpacked* turns the codes into float32 once, when the session loads (ONNX Runtime folds
+constants), which is fastest for small catalogues; *integer* keeps int8 in memory, gathers before it dequantizes and
+scans with MatMulInteger. For ``tensorrt``: packed int32 words, unpacked by arithmetic after the gather, and
+DequantizeLinear before the product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from compression.candidate import Stored
+from compression.forms import IntegerTable, MaskedColumn, PortableTable, UnpackedTable
+from compression.quantize import Quantized, pack_nibbles, unpack_nibbles
+from compression.tier_form import UnpackedTiers
+from compression.tiers import Tiered, popularity_order, tier_sizes
+
+INTEGER_FROM_CELLS = 1_000_000
+"""Tables with more cells than this are scanned as integers: below, one small float product is as fast and simpler."""
+
+
+@dataclass(frozen=True)
+class PackedTable:
+    """A quantized table, see ``training.models.recall_base.PackedPart``."""
+
+    table: Quantized
+
+    def served(self, flavour: str) -> nn.Module:
+        """The table's form in a graph."""
+        if flavour == "tensorrt":
+            return PortableTable(self.table)
+        return IntegerTable(self.table) if self.table.codes.numel() > INTEGER_FROM_CELLS else UnpackedTable(self.table)
+
+    def values(self) -> torch.Tensor:
+        """float32 ``(I + 1, D)``."""
+        return self.table.values()
+
+    def stored(self, name: str) -> dict[str, Stored]:
+        """As it lies in the file, by tensor name."""
+        codes = pack_nibbles(self.table.codes) if self.table.bits == 4 else self.table.codes
+        return {
+            f"{name}.codes": Stored(codes, "tables"),
+            f"{name}.scale": Stored(self.table.scale, "scales"),
+            f"{name}.zero": Stored(self.table.zero, "scales"),
+        }
+
+    def facts(self) -> dict[str, Any]:
+        """What :meth:`read` needs beside the tensors."""
+        return {"bits": self.table.bits, "axis": self.table.axis, "dimension": self.table.codes.shape[1]}
+
+    @classmethod
+    def read(cls, name: str, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> PackedTable:
+        """The table that was stored under ``name``."""
+        codes = tensors[f"{name}.codes"]
+        if facts["bits"] == 4:
+            codes = unpack_nibbles(codes, facts["dimension"])
+        if codes.dtype != torch.uint8 or codes.shape[1] != facts["dimension"]:
+            raise ValueError(f"{name}.codes is {codes.dtype} {tuple(codes.shape)}, not {facts['dimension']} of uint8")
+        return cls(Quantized(codes, tensors[f"{name}.scale"], tensors[f"{name}.zero"], facts["bits"], facts["axis"]))
+
+
+@dataclass(frozen=True)
+class PackedTiers:
+    """A table in tiers of popularity, which is read off the model's own ``empty_bias``.
+
+    Attributes:
+        table: Codes.
+        popularity: float16 ``(I,)``, the column as it is stored.
+    """
+
+    table: Tiered
+    popularity: torch.Tensor
+
+    def served(self, flavour: str) -> nn.Module:
+        """The table's form in a graph: bits only where it is unpacked at load, one byte per value elsewhere."""
+        if flavour == "tensorrt":
+            return PortableTable(self.table.quantized())
+        cells = len(self.table.order) * len(self.table.columns)
+        return IntegerTable(self.table.quantized()) if cells > INTEGER_FROM_CELLS else UnpackedTiers(*self._parts())
+
+    def _parts(self) -> tuple[Tiered, torch.Tensor]:
+        return self.table, self.popularity
+
+    def values(self) -> torch.Tensor:
+        """float32 ``(I + 1, D)``."""
+        return self.table.values()
+
+    def stored(self, name: str) -> dict[str, Stored]:
+        """As it lies in the file, by tensor name."""
+        return {
+            f"{name}.planes": Stored(torch.cat(self.table.planes), "tables"),
+            f"{name}.row_scale": Stored(self.table.row_scale, "scales"),
+            f"{name}.scale_range": Stored(self.table.scale_range, "scales"),
+            f"{name}.columns": Stored(self.table.columns, "scales"),
+        }
+
+    def facts(self) -> dict[str, Any]:
+        """What :meth:`read` needs beside the tensors."""
+        return {"tiers": list(self.table.widths), "rows": len(self.table.order), "dimension": len(self.table.columns)}
+
+    @classmethod
+    def read(cls, name: str, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> PackedTiers:
+        """The table that was stored under ``name``."""
+        popularity = tensors[name.rpartition(".")[0] + "." * ("." in name) + "empty_bias"]
+        order = popularity_order(HalfColumn(popularity).restored())
+        sizes = [
+            bits * -(-rows * facts["dimension"] // 8)
+            for rows, bits in zip(tier_sizes(facts["rows"]), facts["tiers"], strict=True)
+        ]
+        planes = tensors[f"{name}.planes"]
+        if len(order) != facts["rows"] or len(planes) != sum(sizes):
+            raise ValueError(f"{name}.planes holds {len(planes):,} bytes for {len(order):,} rows, not {sum(sizes):,}")
+        row_scale, scale_range, columns = (
+            tensors[f"{name}.{part}"] for part in ("row_scale", "scale_range", "columns")
+        )
+        first, second, third, fourth = facts["tiers"]
+        widths = (first, second, third, fourth)
+        return cls(Tiered(torch.split(planes, sizes), row_scale, scale_range, columns, order, widths), popularity)
+
+
+@dataclass(frozen=True)
+class HalfColumn:
+    """One float16 number per item; the padding row's ``MASKED`` is no float16 and is added when it is read."""
+
+    values: torch.Tensor
+
+    def served(self, flavour: str) -> nn.Module:
+        """The column's form in a graph, the same for all flavours."""
+        return MaskedColumn(self.values)
+
+    def restored(self) -> torch.Tensor:
+        """float32 ``(I + 1,)``."""
+        restored: torch.Tensor = MaskedColumn(self.values)()
+        return restored
+
+
+Part = PackedTable | PackedTiers | HalfColumn
+
+
+def read_table(name: str, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> PackedTable | PackedTiers:
+    """The packed table of either kind that was stored under ``name``."""
+    kind = PackedTiers if "tiers" in facts else PackedTable
+    return kind.read(name, tensors, facts)

@@ -1,0 +1,100 @@
+"""How a recall model's tables are made small: a rank, a code width, what scales belong to, a rotation or none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from compression.quantize import Axis
+from compression.tiers import Widths
+
+RANK_SHARES = (1.0, 0.75, 0.5, 0.375, 0.25, 0.1875, 0.125)
+LEAST_RANK = 4
+SPREAD = 0.5
+"""See ``compression.tiers.quantize_tiers``: of 0, 0.5 and 1 the one that kept most on held-out lists."""
+
+
+@dataclass(frozen=True)
+class TierPlan:
+    """Bits of the four tiers of popularity.
+
+    Attributes:
+        items: Of tables that candidates are scored with.
+        histories: Of tables that are summed over a history: their errors average out, so that fewer bits do.
+    """
+
+    items: Widths
+    histories: Widths
+
+    @property
+    def name(self) -> str:
+        """Such as ``5421h3221``."""
+        return "".join(map(str, self.items)) + "h" + "".join(map(str, self.histories))
+
+    @property
+    def mean_bits(self) -> float:
+        """Over both."""
+        return sum(self.items + self.histories) / 8
+
+
+TIERS = (
+    TierPlan((6, 5, 4, 3), (5, 4, 3, 2)),
+    TierPlan((5, 4, 3, 2), (4, 3, 2, 2)),
+    TierPlan((5, 4, 2, 1), (3, 2, 2, 1)),
+    TierPlan((5, 4, 1, 0), (3, 2, 1, 0)),
+    TierPlan((4, 3, 1, 0), (3, 2, 1, 0)),
+)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is done to every table of a model.
+
+    Attributes:
+        share: Rank as a share of each table's width; 1 leaves the rank.
+        bits: 8 or 4; 32 leaves floats; 0 where tiers say it.
+        axis: Scales per row or per column.
+        rotate: Whether a random rotation precedes scales per row.
+        tiers: Bits by popularity, instead of ``bits``.
+    """
+
+    share: float
+    bits: int
+    axis: Axis = "columns"
+    rotate: bool = False
+    tiers: TierPlan | None = None
+
+    @property
+    def name(self) -> str:
+        """Such as ``rank50-int4-columns`` or ``rank75-tiers5421h3221``; the rank in percent of the width."""
+        parts = [f"rank{self.share * 100:.4g}"] if self.share < 1 else []
+        parts += ["rotated"] if self.rotate else []
+        parts += [f"tiers{self.tiers.name}"] if self.tiers else []
+        parts += [f"int{self.bits}-{self.axis}"] if self.bits in (4, 8) else []
+        return "-".join(parts) or "fp32"
+
+    @property
+    def parent(self) -> str:
+        """Name of the recipe without its last pass."""
+        if self.bits < 32:
+            return Recipe(self.share, 32).name
+        return "fp32"
+
+    def rank_of(self, width: int) -> int:
+        """Columns kept of ``width``: even, so that two 4-bit codes fill a byte."""
+        return min(width, max(LEAST_RANK, 2 * round(self.share * width / 2))) if self.share < 1 else width
+
+    @property
+    def ratio(self) -> float:
+        """Roughly how many times smaller than fp32 tables get, scales left out."""
+        return 32 / (self.share * (self.tiers.mean_bits if self.tiers else self.bits))
+
+
+def all_recipes() -> Iterator[Recipe]:
+    """Every recipe that is tried, mildest first."""
+    found = [Recipe(share, 32) for share in RANK_SHARES if share < 1]
+    for share in RANK_SHARES:
+        found += [Recipe(share, 8), Recipe(share, 4), Recipe(share, 4, "rows", rotate=True)]
+        found += [Recipe(share, 0, tiers=plan) for plan in TIERS]
+    found += [Recipe(1.0, 8, "rows"), Recipe(1.0, 4, "rows")]
+    yield from sorted(found, key=lambda recipe: recipe.ratio)

@@ -1,0 +1,170 @@
+"""Applies a recipe to a recall model: the smaller model, its packed parts, and what was left alone and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from compression.candidate import Unchanged
+from compression.packed import HalfColumn, PackedTable, PackedTiers, Part
+from compression.quantize import quantize, random_rotation
+from compression.rank_reduction import diagonal_within, joint_factors, shared_basis
+from compression.recipe import SPREAD, Recipe, TierPlan
+from compression.tiers import popularity_order, quantize_tiers
+from training.models.gat_model import GatRecall
+from training.models.recall import RecallModel, build_model
+
+HISTORY, ITEMS = "history_vectors", "item_vectors"
+COLUMNS = ("item_bias", "empty_bias")
+NEWCOMERS = "newcomers.vectors"
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A model under way.
+
+    Attributes:
+        tensors: State of the model, by name, what packed parts restore included.
+        facts: For ``build_model``.
+        parts: Packed parts by tensor name.
+        unchanged: What was left alone.
+        energy: Share of the scores' squared size that the rank keeps.
+    """
+
+    tensors: dict[str, torch.Tensor]
+    facts: dict[str, Any]
+    parts: dict[str, Part] = field(default_factory=dict)
+    unchanged: tuple[Unchanged, ...] = ()
+    energy: float = 1.0
+
+
+def facts_of(model: RecallModel) -> dict[str, Any]:
+    """What ``build_model`` needs beside the tensors."""
+    return {"model": model.kind, "candidates": model.candidates, **model.facts()}
+
+
+def apply_recipe(model: RecallModel, users: torch.Tensor, recipe: Recipe, seed: int) -> Packed:
+    """Reduces the rank, rotates, quantizes.
+
+    Args:
+        model: A trained model that is no mix.
+        users: Vectors of users as the model computes them ``(U, D)``.
+        recipe: What to do.
+        seed: Of the rotation.
+    """
+    reduced = _reduce_rank(model, users, recipe)
+    rotated = _rotate(model, reduced, seed) if recipe.rotate else reduced
+    return _quantize(model, rotated, recipe)
+
+
+def with_parts(tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any], parts: Mapping[str, Any]) -> RecallModel:
+    """The model with its packed parts attached, those of a mix's members to the members."""
+    model = build_model(dict(tensors), dict(facts))
+    for at, member in enumerate(getattr(model, "members", [])):
+        prefix = f"members.{at}."
+        member.packed = {name.removeprefix(prefix): part for name, part in parts.items() if name.startswith(prefix)}
+    model.packed = {name: part for name, part in parts.items() if "." not in name}
+    return model
+
+
+def _reduce_rank(model: RecallModel, users: torch.Tensor, recipe: Recipe) -> Packed:
+    tensors, facts = dict(model.state_dict()), facts_of(model)
+    rank = recipe.rank_of(model.dimension)
+    if recipe.share >= 1:
+        return Packed(tensors, facts)
+    if reason := no_rank(model, rank):
+        return Packed(tensors, facts, unchanged=(Unchanged("rank", reason),))
+    known = users[users.abs().sum(1) > 0]
+    if model.kind == "mf":
+        basis, energy = shared_basis(known, tensors[ITEMS], rank)
+        of_users, spectrum = diagonal_within(basis, tensors["spectrum"])
+        of_items = of_users
+        tensors["spectrum"] = spectrum
+    else:
+        factors = joint_factors(known, tensors[ITEMS], rank)
+        of_users, of_items, energy = factors.of_users, factors.of_items, factors.energy
+        tensors[HISTORY] = tensors[HISTORY] @ of_users
+    tensors[ITEMS] = tensors[ITEMS] @ of_items
+    if NEWCOMERS in tensors:
+        tensors[NEWCOMERS] = tensors[NEWCOMERS] @ of_users
+    return Packed(tensors, facts, energy=energy)
+
+
+def no_rank(model: RecallModel, rank: int) -> str | None:
+    """Why a model's rank stays, if it does."""
+    if model.kind == "ease":
+        return "an item's row holds a weight per item, and the user's vector is the history itself"
+    if _heads(model) > 1:
+        return "every head has its own columns"
+    if rank >= model.dimension:
+        return f"rank {rank} is not below the width {model.dimension}"
+    return None
+
+
+def no_rotation(model: RecallModel) -> str | None:
+    """Why a model's tables cannot be rotated, if they cannot."""
+    if _heads(model) > 1:
+        return "every head has its own columns"
+    why = {
+        "mf": "the fold-in needs the basis in which its quadratic form is diagonal",
+        "ease": "an item's row holds a weight per item",
+    }
+    return why.get(model.kind)
+
+
+def _heads(model: RecallModel) -> int:
+    return int(model.length_scale.shape[1]) if isinstance(model, GatRecall) else 1
+
+
+def _rotate(model: RecallModel, packed: Packed, seed: int) -> Packed:
+    if reason := no_rotation(model):
+        return _noting(packed, Unchanged("rotation", reason))
+    tensors = dict(packed.tensors)
+    turn = random_rotation(tensors[ITEMS].shape[1], seed)
+    for name in (HISTORY, ITEMS, NEWCOMERS):
+        if name in tensors:
+            tensors[name] = tensors[name] @ turn
+    return Packed(tensors, packed.facts, unchanged=packed.unchanged, energy=packed.energy)
+
+
+def _quantize(model: RecallModel, packed: Packed, recipe: Recipe) -> Packed:
+    if recipe.bits == 32:
+        return packed
+    tensors, parts = dict(packed.tensors), dict(packed.parts)
+    for name in COLUMNS:
+        column = HalfColumn(tensors[name][:-1].clamp(-65_000, 65_000).half())
+        tensors[name], parts[name] = column.restored(), column
+    for name in (HISTORY, ITEMS):
+        if name in tensors:
+            table = _in_tiers(name, tensors, parts, recipe.tiers) if recipe.tiers else _in_codes(tensors[name], recipe)
+            tensors[name], parts[name] = table.values(), table
+    left = [Unchanged(name, reason) for name, reason in _not_packed(model).items()]
+    return Packed(tensors, packed.facts, parts, (*packed.unchanged, *left), packed.energy)
+
+
+def _in_codes(table: torch.Tensor, recipe: Recipe) -> PackedTable:
+    return PackedTable(quantize(table, recipe.bits, recipe.axis))
+
+
+def _in_tiers(name: str, tensors: dict[str, torch.Tensor], parts: dict[str, Part], plan: TierPlan) -> PackedTiers:
+    """By the order of the popularity column as it is stored, which tells the same order when it is read."""
+    order = popularity_order(tensors["empty_bias"])
+    column = parts["empty_bias"]
+    widths = plan.histories if name == HISTORY else plan.items
+    return PackedTiers(quantize_tiers(tensors[name], order, widths, SPREAD), column.values)  # type: ignore[arg-type]
+
+
+def _not_packed(model: RecallModel) -> dict[str, str]:
+    small = {
+        "scalars.item": "one number per item, learned in fp32",
+        "small_vectors": "compares items; no part of the recall graph",
+        NEWCOMERS: "one row per attribute value: too few to matter",
+    }
+    return {name: reason for name, reason in small.items() if name in model.state_dict()}
+
+
+def _noting(packed: Packed, unchanged: Unchanged) -> Packed:
+    return Packed(packed.tensors, packed.facts, packed.parts, (*packed.unchanged, unchanged), packed.energy)
