@@ -6,8 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from compression.quantize import Quantized, pack_nibbles, unpack_nibbles
+from compression.quantize import Quantized, nibbles_of_octets, pack_nibbles
 from core.tensors import MASKED
+
+LARGEST_SAFE = 63
+"""Weights up to this size never saturate 16 bits in sums of two products with unsigned bytes."""
 
 
 class MaskedColumn(nn.Module):
@@ -38,6 +41,7 @@ class CodedTable(nn.Module):
     def __init__(self, table: Quantized) -> None:
         super().__init__()
         self.bits, self.axis, self.dimension = table.bits, table.axis, table.codes.shape[1]
+        self.centre = 2 ** (table.bits - 1)  # products about the middle cancel nothing
         self.register_buffer("codes", pack_nibbles(table.codes) if table.bits == 4 else table.codes)
         self.register_buffer("scale", table.scale)
         self.register_buffer("zero", table.zero)
@@ -48,16 +52,19 @@ class CodedTable(nn.Module):
         return vectors if self.columns is None else vectors * self.columns
 
     def unpacked(self, codes: torch.Tensor) -> torch.Tensor:
-        """uint8 codes ``(..., D)`` of stored ones."""
-        return unpack_nibbles(codes, self.dimension) if self.bits == 4 else codes
+        """Codes as float32 ``(..., D)`` of stored ones."""
+        if self.bits == 8:
+            return codes.float()
+        pairs = F.embedding(codes.long(), nibbles_of_octets())  # (..., D / 2, 2)
+        return torch.cat([pairs[..., 0], pairs[..., 1]], -1)[..., : self.dimension]
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         """Vectors float32 ``(B, L, D)`` of rows ``(B, L)``: codes are gathered first, then dequantized."""
-        values = self.unpacked(F.embedding(rows, self.codes)).float()
+        values = self.unpacked(F.embedding(rows, self.codes))
         if self.axis == "columns":
             return (values - self.zero) * self.scale
         scale, offset = (F.embedding(rows, part[:, None]).float() for part in (self.scale, self.zero))
-        return self.widened(values * scale + offset)
+        return self.widened((values - self.centre) * scale + (offset + self.centre * scale))
 
     def scan(self, vectors: torch.Tensor) -> torch.Tensor:
         """Products ``(B, N)`` of vectors ``(B, D)`` with all rows."""
@@ -69,10 +76,11 @@ class UnpackedTable(CodedTable):
 
     def table(self) -> torch.Tensor:
         """float32 ``(N, D)``."""
-        values = self.unpacked(self.codes).float()
+        values = self.unpacked(self.codes)
         if self.axis == "columns":
             return (values - self.zero) * self.scale
-        return self.widened(values * self.scale.float()[:, None] + self.zero.float()[:, None])
+        scale, offset = self.scale.float()[:, None], self.zero.float()[:, None]
+        return self.widened((values - self.centre) * scale + (offset + self.centre * scale))
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         """See the base class."""
@@ -84,23 +92,24 @@ class UnpackedTable(CodedTable):
 
 
 class IntegerTable(CodedTable):
-    """Stays small integers in memory and is scanned by MatMulInteger: an ONNX Runtime form, exported but never run here.
+    """Stays small integers in memory and is scanned by MatMulInteger: a form for ONNX Runtime, never run in torch.
 
-    The scan is approximate: vectors are quantized to 8 bits and codes to 7, since ONNX Runtime's kernels for processors
-    without VNNI saturate on products of full 8-bit pairs. What it finds is scored again from exact rows, so all that
-    the approximation can do is to miss a candidate; ``spare`` more are fetched to make that rare.
+    The scan is approximate: vectors are quantized to 8 bits, and codes of 8 bits to 7, since ONNX Runtime's kernels for
+    processors without VNNI saturate on products of full 8-bit pairs. What it finds is scored again from exact rows, so
+    all that the approximation can do is to miss a candidate; ``spare`` more are fetched to make that rare.
     """
 
     spare = 64
 
+    def __init__(self, table: Quantized) -> None:
+        super().__init__(table)
+        self.halved = int((table.codes.int() - self.centre).abs().max()) > LARGEST_SAFE
+
     def scan(self, vectors: torch.Tensor) -> torch.Tensor:
         """See the base class; off by about half a percent of the largest product."""
         codes = self.unpacked(self.codes)
-        if self.bits == 8:
-            codes, step, centre = codes >> 1, 2.0, 64
-        else:
-            step, centre = 1.0, 8
-        centred = (codes.to(torch.int8) - centre).T  # (D, N), folded when the session loads
+        step = 2.0 if self.halved else 1.0
+        centred = torch.floor((codes - self.centre) / step).to(torch.int8).T  # (D, N), folded when the session loads
         vectors = self.widened(vectors)
         weighted = vectors * self.scale if self.axis == "columns" else vectors
         small, spread, zero = _quantized_vectors(weighted)
@@ -112,7 +121,7 @@ class IntegerTable(CodedTable):
             version=20,
         )
         found = counts.float() * (spread * step)
-        constant = centre * step
+        constant = self.centre + (step - 1) / 2  # what halving drops is half a step on average
         if self.axis == "columns":
             return found + (weighted * (constant - self.zero)).sum(1, keepdim=True)
         total = vectors.sum(1, keepdim=True)
@@ -160,7 +169,7 @@ class PortableTable(CodedTable):
         if self.axis == "columns":
             return (codes - self.zero) * self.scale
         scale, offset = (F.embedding(rows, part[:, None]) for part in (self.scale, self.zero))
-        return self.widened(codes * scale + offset)
+        return self.widened((codes - self.centre) * scale + (offset + self.centre * scale))
 
     def scan(self, vectors: torch.Tensor) -> torch.Tensor:
         """See the base class."""

@@ -31,11 +31,12 @@ class PackedTable:
 
     table: Quantized
 
-    def served(self, flavour: str) -> nn.Module:
+    def served(self, flavour: str, exact: bool) -> nn.Module:
         """The table's form in a graph."""
         if flavour == "tensorrt":
             return PortableTable(self.table)
-        return IntegerTable(self.table) if self.table.codes.numel() > INTEGER_FROM_CELLS else UnpackedTable(self.table)
+        integer = not exact and self.table.codes.numel() > INTEGER_FROM_CELLS
+        return IntegerTable(self.table) if integer else UnpackedTable(self.table)
 
     def values(self) -> torch.Tensor:
         """float32 ``(I + 1, D)``."""
@@ -77,15 +78,13 @@ class PackedTiers:
     table: Tiered
     popularity: torch.Tensor
 
-    def served(self, flavour: str) -> nn.Module:
+    def served(self, flavour: str, exact: bool) -> nn.Module:
         """The table's form in a graph: bits only where it is unpacked at load, one byte per value elsewhere."""
         if flavour == "tensorrt":
             return PortableTable(self.table.quantized())
         cells = len(self.table.order) * len(self.table.columns)
-        return IntegerTable(self.table.quantized()) if cells > INTEGER_FROM_CELLS else UnpackedTiers(*self._parts())
-
-    def _parts(self) -> tuple[Tiered, torch.Tensor]:
-        return self.table, self.popularity
+        integer = not exact and cells > INTEGER_FROM_CELLS
+        return IntegerTable(self.table.quantized()) if integer else UnpackedTiers(self.table, self.popularity)
 
     def values(self) -> torch.Tensor:
         """float32 ``(I + 1, D)``."""
@@ -130,7 +129,7 @@ class HalfColumn:
 
     values: torch.Tensor
 
-    def served(self, flavour: str) -> nn.Module:
+    def served(self, flavour: str, exact: bool) -> nn.Module:
         """The column's form in a graph, the same for all flavours."""
         return MaskedColumn(self.values)
 

@@ -48,7 +48,8 @@ class Quantized:
         """The table that the codes stand for, float32 ``(N, D)``."""
         codes = self.codes.float()
         if self.axis == "rows":
-            values = codes * self.scale.float()[:, None] + self.zero.float()[:, None]
+            scale, offset, centre = self.scale.float()[:, None], self.zero.float()[:, None], 2 ** (self.bits - 1)
+            values = (codes - centre) * scale + (offset + centre * scale)
             return values if self.columns is None else values * self.columns
         return (codes - self.zero) * self.scale
 
@@ -178,3 +179,9 @@ def pack_nibbles(codes: torch.Tensor) -> torch.Tensor:
 def unpack_nibbles(packed: torch.Tensor, dimension: int) -> torch.Tensor:
     """The codes that :func:`pack_nibbles` packed, uint8 ``(..., D)``."""
     return torch.cat([packed & 15, packed >> 4], -1)[..., :dimension]
+
+
+def nibbles_of_octets() -> torch.Tensor:
+    """Both codes of every byte, low one first, float32 ``(256, 2)``: a look-up is an operator of every back end."""
+    octets = torch.arange(256)
+    return torch.stack([octets % 16, octets // 16], 1).float()

@@ -58,8 +58,8 @@ def shared_basis(users: torch.Tensor, items: torch.Tensor, rank: int) -> tuple[t
     basis = vectors[:, order[:rank]]
     left, right = _root(users), _root(items)
     whole = (left.T @ right).square().sum()
-    kept = (left.T @ basis @ basis.T @ right).square().sum()
-    return basis.float(), float((kept / whole).clamp(0, 1))
+    lost = (left.T @ (right - basis @ (basis.T @ right))).square().sum()
+    return basis.float(), float((1 - lost / whole).clamp(0, 1))
 
 
 def diagonal_within(basis: torch.Tensor, spectrum: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

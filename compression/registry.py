@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from compression.ranker.compressor import RankerCompressor
 from compression.recall import RecallCompressor
 from compression.task import Compressor, Task
 from core.errors import ArtifactError
@@ -15,7 +16,7 @@ from core.tensors import RECALL_PREFIX
 
 __all__ = ["COMPRESSORS", "Compressor", "Task", "compressor_of", "restore"]
 
-COMPRESSORS: dict[str, Compressor] = {"recall": RecallCompressor()}
+COMPRESSORS: dict[str, Compressor] = {"recall": RecallCompressor(), "rank": RankerCompressor()}
 """By name: another one plugs in with one line."""
 
 

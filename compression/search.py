@@ -1,4 +1,4 @@
-"""Searches the combinations of candidates for one that meets the goal; keeps all of them, and says why one is chosen."""
+"""Searches the combinations of candidates for one that meets the goal, keeps all, and says why one is chosen."""
 
 from __future__ import annotations
 
@@ -139,7 +139,8 @@ class Search:
         chosen, together = dict(best.names), best.together
         why = (
             f"of {len(fitting)} combinations that meet {goal.name} it keeps most of fp32's lists "
-            f"({together.overlap:.3f} of the first {self.settings.compress.overlap_at}) at {best.ratio:.1f} times smaller tables"
+            f"({together.overlap:.3f} of the first {self.settings.compress.overlap_at}), "
+            f"at {best.ratio:.1f} times smaller tables"
         )
         if compressor_of(RANK):
             used = {source: proposals[f"recall_{source}", chosen[f"recall_{source}"]] for source in original}

@@ -12,6 +12,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 
 from compression.quantize import Quantized
 
@@ -129,9 +130,15 @@ def unpack_planes(packed: torch.Tensor, rows: int, dimension: int, bits: int) ->
     total = torch.full((rows, dimension), 1.0 - 2**bits)
     for plane in range(bits):
         octets = packed[plane * size : (plane + 1) * size]
-        spread = torch.stack([(octets >> at) & 1 for at in range(8)], 1).reshape(-1)[: rows * dimension]
-        total = total + spread.reshape(rows, dimension).float() * 2.0 ** (plane + 1)
+        spread = F.embedding(octets.long(), bits_of_octets()).reshape(-1)[: rows * dimension]
+        total = total + spread.reshape(rows, dimension) * 2.0 ** (plane + 1)
     return total
+
+
+def bits_of_octets() -> torch.Tensor:
+    """The bits of every byte, lowest first, float32 ``(256, 8)``: a look-up is an operator of every ONNX back end."""
+    octets = torch.arange(256, dtype=torch.int64)
+    return torch.stack([(octets // 2**at) % 2 for at in range(8)], 1).float()
 
 
 def row_scales(row_scale: torch.Tensor, scale_range: torch.Tensor) -> torch.Tensor:

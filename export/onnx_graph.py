@@ -10,6 +10,8 @@ from typing import Any
 
 import onnx
 import torch
+from onnx_ir.passes.common import DeduplicateInitializersPass
+from onnxscript.optimizer import optimize_ir
 from torch import nn
 
 from core.errors import ExportError
@@ -19,6 +21,10 @@ from core.tensors import StepSpec
 
 INLINE_LIMIT_BYTES = 1_500_000_000
 """Weights stay inside the file below this size; protobuf ends at 2 GB."""
+
+LARGEST_FOLDED = 1_024
+"""Constants of up to this many elements are folded into the file. Larger ones stay as they are: folding would write a
+packed table as floats, and ONNX Runtime folds once more when it loads."""
 
 LONGEST_EXCLUDED = 1 << 20
 """Upper end of axis X for the exporter; a user who saw more than a million items does not exist."""
@@ -64,18 +70,24 @@ def export_graph(
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # the exporter warns about its own internals
-            torch.onnx.export(
+            program = torch.onnx.export(
                 module.eval(),
                 tuple(example[tensor.name] for tensor in spec.inputs),
-                str(path),
                 dynamo=True,
+                optimize=False,
                 opset_version=opset,
                 input_names=[tensor.name for tensor in spec.inputs],
                 output_names=[tensor.name for tensor in spec.outputs],
                 dynamic_shapes=_as_arguments(module, shapes),
-                external_data=False,
                 verbose=False,
             )
+            if program is None:
+                raise ExportError(f"{spec.name} does not export to ONNX", where=str(path))
+            optimize_ir(program.model, input_size_limit=LARGEST_FOLDED, output_size_limit=LARGEST_FOLDED)
+            DeduplicateInitializersPass(size_limit=INLINE_LIMIT_BYTES)(program.model)
+            program.save(str(path), external_data=False)
+    except ExportError:
+        raise
     except Exception as error:  # the exporter raises many unrelated types; the cause is chained
         raise ExportError(f"{spec.name} does not export to ONNX", where=str(path), found=str(error)[:2000]) from error
     finally:

@@ -64,11 +64,14 @@ class Comparison:
     passed: bool
 
 
-def open_session(path: Path, threads: int = 1) -> onnxruntime.InferenceSession:
-    """A CPU session. Raises ExportError where ONNX Runtime refuses the file."""
+def open_session(path: Path, threads: int = 1, *, fused: bool = True) -> onnxruntime.InferenceSession:
+    """A CPU session; not ``fused`` runs the operators as they are written, where ONNX Runtime would otherwise quantize
+    the other side of a product with a dequantized table. Raises ExportError where ONNX Runtime refuses the file."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
+    if not fused:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises its own hierarchy per failure
@@ -82,13 +85,15 @@ def run_torch(module: nn.Module, spec: StepSpec, feeds: Feeds) -> list[np.ndarra
     return [output.numpy() for output in outputs]
 
 
-def check_parity(module: nn.Module, spec: StepSpec, path: Path, feeds: list[Feeds]) -> list[Comparison]:
-    """Compares module and file on each of ``feeds``.
+def check_parity(
+    module: nn.Module, spec: StepSpec, path: Path, feeds: list[Feeds], *, fused: bool = True
+) -> list[Comparison]:
+    """Compares module and file on each of ``feeds``; ``fused`` as in :func:`open_session`.
 
     Raises:
         ExportError: An output that is not finite, or off by more than its tolerance.
     """
-    session = open_session(path)
+    session = open_session(path, fused=fused)
     results = []
     for feed in feeds:
         expected = dict(zip((t.name for t in spec.outputs), run_torch(module.eval(), spec, feed), strict=True))

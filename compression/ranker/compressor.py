@@ -15,7 +15,7 @@ from compression.ranker.fold import TableBits, fold
 from compression.ranker.module import CompactNetwork, CompactRanker
 from compression.ranker.requests import calibration_requests
 from compression.ranker.store import compact_facts, compact_tensors, fill, restore_compact
-from compression.registry import Task
+from compression.task import Task
 from training.models.ranker import ItemTables, Ranker, RankerShape
 from training.ratings.model import ValuePosterior
 

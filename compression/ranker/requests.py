@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compression.registry import Task
+from compression.task import Task
 from core.errors import CompressionError
 from core.histories import pad
 from training.models.recall_base import RecallModel

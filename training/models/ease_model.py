@@ -47,6 +47,10 @@ class EaseRecall(RecallModel):
         self.weighting = weighting
         self.weight_power = weight_power
 
+    def served(self, flavour: str, exact: bool = False) -> RecallModel:
+        """See the base class; exact, since a row is too wide to score candidates again."""
+        return super().served(flavour, exact=True)
+
     @property
     def similarity_vectors(self) -> torch.Tensor:
         """See the base class; a row of ``item_vectors`` is as wide as the catalogue."""

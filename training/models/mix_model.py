@@ -87,10 +87,10 @@ class MixRecall(RecallModel):
             mixed = mixed + weights[:, at : at + 1] * standard
         return torch.where(filled * known > 0, mixed, self.empty_bias)
 
-    def served(self, flavour: str) -> RecallModel:
-        """See the base class; members have forms of their own."""
-        other = super().served(flavour)
-        other.members = nn.ModuleList([member.served(flavour) for member in self._members()])
+    def served(self, flavour: str, exact: bool = False) -> RecallModel:
+        """See the base class; all scores of a member are standardised together, so that they must be exact."""
+        other = super().served(flavour, exact)
+        other.members = nn.ModuleList([member.served(flavour, exact=True) for member in self._members()])
         return other
 
     def _members(self) -> list[RecallModel]:

@@ -28,8 +28,8 @@ ROW_STEP = 2.0**-16
 class PackedPart(Protocol):
     """How a table or column of a compressed model is stored, see ``compression.packed``."""
 
-    def served(self, flavour: str) -> nn.Module:
-        """The module that stands for it in the exported graph."""
+    def served(self, flavour: str, exact: bool) -> nn.Module:
+        """The module that stands for it in the exported graph; an ``exact`` one computes what torch computes."""
         ...
 
 
@@ -104,11 +104,16 @@ class RecallModel(nn.Module):
             return found
         return vectors @ self.item_vectors.T
 
-    def served(self, flavour: str) -> RecallModel:
-        """What is exported for a flavour: a copy whose packed parts have that flavour's form."""
+    def served(self, flavour: str, exact: bool = False) -> RecallModel:
+        """What is exported for a flavour: a copy whose packed parts have that flavour's form.
+
+        Args:
+            flavour: See ``compression.candidate.Flavour``.
+            exact: Whether scores must be exact for all items, not only for the best.
+        """
         other = copy.copy(self)
         other._modules = dict(self._modules)
-        other.forms = nn.ModuleDict({name: part.served(flavour) for name, part in self.packed.items()})
+        other.forms = nn.ModuleDict({name: part.served(flavour, exact) for name, part in self.packed.items()})
         return other
 
     @abstractmethod
@@ -135,12 +140,24 @@ class RecallModel(nn.Module):
         user_features: torch.Tensor,
     ) -> torch.Tensor:
         """Scores of the whole catalogue, float32 ``(B, I + 1)``, seen items included; the last column is ``MASKED``."""
+        vectors, bias = self.questions(rows, ages, values, kinds, user_features)
+        return self.products(vectors) + bias
+
+    def questions(
+        self,
+        rows: torch.Tensor,
+        ages: torch.Tensor,
+        values: torch.Tensor,
+        kinds: torch.Tensor,
+        user_features: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """User vectors ``(B, D)`` and what is added to their products with all items ``(B, I + 1)``."""
         filled = (rows != self.n_items).to(ages.dtype).amax(dim=1, keepdim=True)  # (B, 1), 0 or 1
         bias = filled * self.column("item_bias") + (1 - filled) * self.column("empty_bias")
         vectors = self.user_vectors(rows, ages, values, kinds)
         if self.newcomers is not None:
             vectors = vectors + (1 - filled) * self.newcomers(user_features)
-        return self.products(vectors) + bias
+        return vectors, bias
 
     def forward(
         self,
@@ -164,10 +181,25 @@ class RecallModel(nn.Module):
         Returns:
             Rows int64 ``(B, K)`` and scores float32 ``(B, K)``, best first; ``<= MASKED`` marks no candidate.
         """
-        scores = self.scores(history_rows, history_ages, history_values, history_kinds, user_features)
+        question = (history_rows, history_ages, history_values, history_kinds, user_features)
+        spare = getattr(self.forms["item_vectors"], "spare", 0) if "item_vectors" in self.forms else 0
+        if spare:
+            return self._scored_again(*self.questions(*question), exclude_rows, spare)
+        scores = self.scores(*question)
         allowed = scores.scatter(1, exclude_rows, MASKED)  # not reducing: TensorRT-RTX has no ScatterElements reduction
         best, rows = torch.topk(allowed, self.candidates, dim=1)
         return rows, best
+
+    def _scored_again(
+        self, vectors: torch.Tensor, bias: torch.Tensor, exclude_rows: torch.Tensor, spare: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The best K where products are approximate: ``spare`` more are fetched, and all scored from exact rows."""
+        allowed = (self.products(vectors) + bias).scatter(1, exclude_rows, MASKED)
+        best, rows = torch.topk(allowed, min(self.candidates + spare, self.n_items), dim=1)
+        exact = (self.rows_of("item_vectors", rows) @ vectors.unsqueeze(2)).squeeze(2) + bias.gather(1, rows)
+        exact = torch.where(best > MASKED / 2, exact, best)
+        scores, places = torch.topk(exact, self.candidates, dim=1)
+        return rows.gather(1, places), scores
 
 
 class Fitter(Protocol):
