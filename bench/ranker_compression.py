@@ -25,7 +25,7 @@ import typer
 from torch import Tensor, nn
 
 from bench.machine import measured_commit, this_machine
-from bench.ranker_variants import Variant, variants
+from bench.ranker_variants import variants
 from compression.candidate import served_form
 from compression.ranker.module import CompactRanker
 from core.artifacts import write_json
@@ -199,34 +199,31 @@ def measure(settings: Settings, progress: Progress = SILENT) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         paths: dict[str, Path] = {}
         for variant in variants(world.ranker, world.taught, calibration, settings.ranker, seed):
-            path = Path(folder) / f"{len(paths)}.onnx"
-            graph = served_form(variant.module, "onnxruntime")
-            export_graph(graph, spec, example, path, opset=settings.export.opset, max_batch=settings.export.max_batch)
-            compared = check_parity(variant.module, spec, path, [feeds[1][0], feeds[8][0]])
             figures, of_users = quality(variant.module, world, before, seed)
             before = before or of_users
-            rows[variant.name] = row(variant, path) | figures
-            rows[variant.name]["parity_worst"] = max(one.worst for one in compared if one.output == "ranked_scores")
-            paths[variant.name] = path
-            progress.say(f"{variant.name}: {rows[variant.name]['file_bytes']:,} bytes, {figures}")
+            rows[variant.name] = figures | {
+                "seconds": round(variant.seconds, 2),
+                "unchanged": [f"{one.layer}: {one.reason}" for one in variant.unchanged],
+            }
+            if variant.exported:
+                path = paths[variant.name] = Path(folder) / f"{len(paths)}.onnx"
+                graph = served_form(variant.module, "onnxruntime")
+                limits = {"opset": settings.export.opset, "max_batch": settings.export.max_batch}
+                export_graph(graph, spec, example, path, **limits)
+                compared = check_parity(variant.module, spec, path, [feeds[1][0], feeds[8][0]])
+                rows[variant.name]["file_bytes"] = path.stat().st_size
+                rows[variant.name]["parity_worst"] = max(r.worst for r in compared if r.output == "ranked_scores")
+            progress.say(f"{variant.name}: {rows[variant.name]}")
         for name, of_batch in latencies(paths, feeds).items():
             rows[name]["latency"] = of_batch
-    for name, one in rows.items():
-        for other in ("fp32", "packed", "fp16"):
-            rows[name][f"times_smaller_than_{other}"] = round(rows[other]["file_bytes"] / one["file_bytes"], 2)
-        rows[name]["auc_share"] = round(one["auc"] / rows["fp32"]["auc"], 5)
+    for one in rows.values():
+        one["auc_share"] = round(one["auc"] / rows["fp32"]["auc"], 5)
+        if "file_bytes" in one:
+            others = {other: rows[other]["file_bytes"] for other in ("fp32", "packed", "fp16")}
+            one["times_smaller_than"] = {name: round(size / one["file_bytes"], 2) for name, size in others.items()}
     lengths = {str(batch): [feed["history_rows"].shape[1] for feed in part] for batch, part in feeds.items()}
     return {"users": len(world.judged), "strength": float(world.ranker.strength), "history_lengths": lengths,
             "variants": rows}  # fmt: skip
-
-
-def row(variant: Variant, path: Path) -> dict[str, Any]:
-    """What is known of a variant without measuring."""
-    return {
-        "file_bytes": path.stat().st_size,
-        "seconds": round(variant.seconds, 2),
-        "unchanged": [f"{one.layer}: {one.reason}" for one in variant.unchanged],
-    }
 
 
 def main(
@@ -241,8 +238,8 @@ def main(
     started = datetime.now(UTC)
     found = measure(settings, Terminal())
     path = out or ROOT / "bench" / "results" / f"ranker_compression-{name}.json"
-    known = {"measured": started.isoformat(timespec="seconds"), "commit": measured_commit(), "machine": asdict(this_machine())}
-    write_json(path, {**known, "dataset": name, **found})
+    known = {"measured": started.isoformat(timespec="seconds"), "commit": measured_commit(), "dataset": name}
+    write_json(path, {**known, "machine": asdict(this_machine()), **found})
     sys.stdout.write(f"wrote {path}\n")
 
 

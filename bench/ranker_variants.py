@@ -38,12 +38,14 @@ class Variant:
         module: What scores and is exported.
         seconds: That it took.
         unchanged: What was asked for and left alone.
+        exported: Whether file and latency are of interest, or its quality alone.
     """
 
     name: str
     module: nn.Module
     seconds: float
     unchanged: tuple[Unchanged, ...] = ()
+    exported: bool = True
 
 
 def variants(
@@ -68,18 +70,20 @@ def variants(
     yield _packed("int8", ranker, requests, TableBits.all(8))
     yield _packed("int8-qdq", ranker, requests, TableBits.all(8), dense=True)
     yield _packed("rank-int8-qdq", ranker, requests, TableBits.all(8), energy=0.9, dense=True)
-    yield _packed("rank80-int8-qdq", ranker, requests, TableBits.all(8), energy=0.8, dense=True)
+    yield replace(
+        _packed("rank80-int8-qdq", ranker, requests, TableBits.all(8), energy=0.8, dense=True), exported=False
+    )
     yield _packed("int4-qdq", ranker, requests, MIXED, dense=True)
     if NetworkMember not in map(type, ranker.correction.members) or float(ranker.strength) == 0:
         return
     gentle = replace_rate(settings)
     rounded = copy.deepcopy(ranker)
     network = next(one for one in rounded.correction.members if isinstance(one, NetworkMember)).network
-    scales = input_scales(network, lambda: [rounded(*request) for request in requests] and None)
+    scales = input_scales(network, lambda: run_all(rounded, requests))
     train_rounded(rounded, examples, gentle, scales, epochs=FINE_TUNE_EPOCHS, seed=seed)
     yield _packed("qat-int8-qdq", rounded, requests, TableBits.all(8), dense=True)
     pruned, left = prune_to(ranker, examples, SMALL, gentle, epochs=FINE_TUNE_EPOCHS, seed=seed)
-    yield Variant("pruned", pruned, 0.0, left)
+    yield Variant("pruned", pruned, 0.0, left, exported=False)
     yield _packed("pruned-int4-qdq", pruned, requests, MIXED, dense=True)
     yield from _students(ranker, examples, settings, seed)
 
@@ -117,7 +121,7 @@ def _students(ranker: Ranker, examples: Sequence[Examples], settings: RankerSett
         getattr(teacher, name).copy_(getattr(ranker, name))
     chosen = settings.model_copy(update={"members": TEACHER, "trees": TEACHER_TREES, "tree_depth": TEACHER_DEPTH})
     train_members(teacher, examples, chosen, epochs=STUDENT_EPOCHS, seed=seed)
-    yield Variant("teacher", teacher, time.perf_counter() - started)
+    yield Variant("teacher", teacher, time.perf_counter() - started, exported=False)
     lessons = {
         "student alone": Lesson(teacher=0.0, hint=0.0),
         "student distilled": Lesson(teacher=0.5, hint=0.0),
@@ -127,4 +131,4 @@ def _students(ranker: Ranker, examples: Sequence[Examples], settings: RankerSett
         started = time.perf_counter()
         student = new_student(teacher, SMALL.hidden, SMALL.cross_layers, seed)
         distil(student, teacher, examples, settings, lesson, epochs=STUDENT_EPOCHS, seed=seed)
-        yield Variant(name, student, time.perf_counter() - started)
+        yield Variant(name, student, time.perf_counter() - started, exported=False)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from compression.candidate import Candidate, Pass, check_changed
 from compression.ranker.dense import input_scales, quantize_layers
 from compression.ranker.fold import TableBits, fold
-from compression.ranker.module import CompactNetwork, CompactRanker
+from compression.ranker.module import CompactNetwork
 from compression.ranker.requests import calibration_requests
 from compression.ranker.store import compact_facts, compact_tensors, fill, restore_compact
 from compression.task import Task
@@ -104,7 +104,7 @@ def compress(ranker: Ranker, plan: Plan, parent: Candidate, requests: list[tuple
     )
 
 
-def run_all(model: CompactRanker, requests: list[tuple[Tensor, ...]]) -> None:
+def run_all(model: nn.Module, requests: list[tuple[Tensor, ...]]) -> None:
     """Sends all requests through."""
     for request in requests:
         model(*request)
