@@ -21,6 +21,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from core.artifacts import MANIFEST, load_artifact, sha256_of, sync_folder
+from core.ensembles import MODEL_SEPARATOR
 from core.errors import ReleaseError
 from core.tensors import ENSEMBLE
 from serving.lint import CONFIG_FILE, lint_repository, models_of, pinned_version, read_config, signature
@@ -80,8 +81,8 @@ def install_release(release: Path, repository: Path, after: AfterStep = lambda s
 
 def _same_shape(source: Path, repository: Path) -> bool:
     models = models_of(source)
-    if models != models_of(repository):
-        return False
+    if models != models_of(repository) or any(MODEL_SEPARATOR in path.name for path in repository.iterdir()):
+        return False  # releases that were published beside each other are serving.publish's
     for name in models.names:
         new, old = read_config(source / name), read_config(repository / name)
         if signature(new) != signature(old) or new.max_batch_size != old.max_batch_size:

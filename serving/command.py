@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,12 +30,14 @@ class Launch:
     environment: dict[str, str]
 
 
-def server_arguments(repository: Path, served: str, settings: ServingSettings, secret: str) -> list[str]:
+def server_arguments(
+    repository: Path, served: str, settings: ServingSettings, secret: str, models: Sequence[str] = ()
+) -> list[str]:
     """Arguments that the wheel's server and the container share; the latter sees the repository as ``served``."""
     return [
         f"--model-repository={served}",
         "--model-control-mode=explicit",
-        *(f"--load-model={name}" for name in ensembles_of(repository)),
+        *(f"--load-model={name}" for name in models or ensembles_of(repository)),
         "--disable-auto-complete-config",
         "--exit-on-error=true",
         f"--http-address={settings.host}",
@@ -57,6 +60,7 @@ def wheel_launch(
     backends: Path,
     libpython: Path,
     shm_prefix: str,
+    models: Sequence[str] = (),
 ) -> Launch:
     """Starts tritonserver of the wheel.
 
@@ -68,10 +72,11 @@ def wheel_launch(
         backends: Folder laid out by ``serving.wheel.build_backends``.
         libpython: Folder of Python's shared library.
         shm_prefix: Names of the server's shared memory start with it, so that leftovers can be told and removed.
+        models: Ensembles to load; the aliases when empty.
     """
     command = [
         str(files.binary),
-        *server_arguments(repository, str(repository.resolve()), settings, secret),
+        *server_arguments(repository, str(repository.resolve()), settings, secret, models),
         f"--backend-directory={backends.resolve()}",
         f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
         "--allow-gpu-metrics=" + ("true" if settings.device == "cuda" else "false"),
@@ -85,7 +90,7 @@ def wheel_launch(
     return Launch(tuple(command), environment)
 
 
-def container_launch(repository: Path, settings: ServingSettings, secret: str) -> Launch:
+def container_launch(repository: Path, settings: ServingSettings, secret: str, models: Sequence[str] = ()) -> Launch:
     """Starts NVIDIA's container, whose onnxruntime backend is the C++ one. Docker must be there.
 
     The image has Python and numpy; the python steps need pyarrow and pydantic on top, and this project on their path.
@@ -93,7 +98,7 @@ def container_launch(repository: Path, settings: ServingSettings, secret: str) -
     served = "/models"
     ports = (settings.http_port, settings.grpc_port, settings.metrics_port)
     inside = settings.model_copy(update={"host": "0.0.0.0"})  # published on the host's address only
-    start = ["tritonserver", *server_arguments(repository, served, inside, secret)]
+    start = ["tritonserver", *server_arguments(repository, served, inside, secret, models)]
     command = [
         shutil.which("docker") or "docker", "run", "--rm",
         "--name", f"conch-triton-{settings.grpc_port}", "--shm-size=1g",

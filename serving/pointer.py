@@ -113,20 +113,28 @@ def replace_pointer(path: Path, pointer: Pointer) -> None:
     replace_file(path, (json.dumps(pointer.model_dump(mode="json"), indent=1) + "\n").encode())
 
 
-def replace_file(path: Path, data: bytes) -> None:
-    """Writes a file so that readers and crashes see the old or the new content, never less."""
+def replace_file(path: Path, data: bytes, *, durable: bool = True) -> None:
+    """Writes a file so that readers and crashes see the old or the new content, never less.
+
+    Args:
+        path: Its folder is made where it is missing.
+        data: The new content.
+        durable: It also survives a power cut.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with temporary.open("wb") as stream:
             stream.write(data)
             stream.flush()
-            os.fsync(stream.fileno())
+            if durable:
+                os.fsync(stream.fileno())
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    if durable:
+        sync_folder(path.parent)
 
 
 class PointerReader:

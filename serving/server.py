@@ -22,6 +22,7 @@ from core.tensors import ENSEMBLE
 from serving.client import ConchClient
 from serving.command import Launch, container_launch, has_docker, wheel_launch
 from serving.lint import lint_repository
+from serving.live import prepare_start
 from serving.release import live_repository
 from serving.wheel import build_backends, check_environment, check_platform, find_server
 
@@ -39,7 +40,8 @@ class TritonServer:
 
     Args:
         settings: The server's are under ``serving``; its log goes to ``paths.var``/log/triton.log.
-        repository: The model repository to serve, never written to; the live one in ``paths.var`` when None.
+        repository: The model repository to serve, never written to. None is the live one in ``paths.var``:
+            it serves what the pointer says, whatever a crash left there.
         free_ports: Take any free ports instead of those in the settings; ``server.settings`` tells which.
     """
 
@@ -52,6 +54,8 @@ class TritonServer:
         self.log = var / "log" / "triton.log"
         self._serving = serving
         self._repository = repository or live_repository(var)
+        self._follows_pointer = repository is None
+        self._models: tuple[str, ...] = ()
         self._run = var / "run" / f"triton-{serving.grpc_port}"
         self._shm_prefix = f"conch_{os.getpid()}_{serving.grpc_port}_"
         self._release_id: str | None = None
@@ -89,7 +93,10 @@ class TritonServer:
             ReleaseError: The repository is not one that Triton can load.
             ServerError: A used port, a missing part, a server that died or that did not answer in time.
         """
-        lint_repository(self._repository, self._serving)
+        if self._follows_pointer:
+            self._models = prepare_start(self.settings.paths.var)
+        if not self._models:
+            lint_repository(self._repository, self._serving)
         self._check_ports()
         launch = self._launch()
         self.log.parent.mkdir(parents=True, exist_ok=True)
@@ -144,13 +151,15 @@ class TritonServer:
         except ServerError:
             if not has_docker():
                 raise
-            return container_launch(self._repository, self._serving, self._secret)
+            return container_launch(self._repository, self._serving, self._secret, self._models)
         libpython = check_environment()
         files = find_server()
         self._run.mkdir(parents=True, exist_ok=True)
         backends = self._run / "backends"
         build_backends(backends, files)
-        return wheel_launch(self._repository, self._serving, self._secret, files, backends, libpython, self._shm_prefix)
+        return wheel_launch(
+            self._repository, self._serving, self._secret, files, backends, libpython, self._shm_prefix, self._models
+        )
 
     def _check_ports(self) -> None:
         for key in PORTS:
@@ -175,6 +184,7 @@ class TritonServer:
             "grpc": self.address,
             "metrics": f"{self._serving.host}:{self._serving.metrics_port}",
             "secret": self._secret,
+            "repository": str(self._repository.resolve()),
         }
         handle = os.open(self.state_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(handle, "w", encoding="utf-8") as stream:

@@ -14,13 +14,16 @@ import triton_python_backend_utils as pb_utils
 
 from core.errors import ConchError, RequestError
 from core.tensors import StepSpec
+from serving.sums import check_sums
 
 Tensors = dict[str, np.ndarray]
 
 
 def version_folder(args: dict[str, str]) -> Path:
-    """The folder of the version being loaded, from what Triton passes to ``initialize``."""
-    return Path(args["model_repository"]) / args["model_version"]
+    """The folder of the version being loaded, from what Triton passes to ``initialize``; its checksums are checked."""
+    folder = Path(args["model_repository"]) / args["model_version"]
+    check_sums(folder)
+    return folder
 
 
 def answer_each(spec: StepSpec, requests: Sequence[Any], compute: Callable[[Tensors], Tensors]) -> list[Any]:

@@ -14,6 +14,8 @@ import numpy as np
 import onnxruntime
 import triton_python_backend_utils as pb_utils
 
+from serving.sums import check_sums
+
 
 class TritonPythonModel:
     """One session per instance; the requests of one batch run as one."""
@@ -23,7 +25,9 @@ class TritonPythonModel:
         self._name = args["model_name"]
         self._inputs = [tensor["name"] for tensor in config["input"]]
         self._outputs = [tensor["name"] for tensor in config["output"]]
-        graph = Path(args["model_repository"]) / args["model_version"] / config["default_model_filename"]
+        folder = Path(args["model_repository"]) / args["model_version"]
+        check_sums(folder)
+        graph = folder / config["default_model_filename"]
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = _threads(config, "intra_op_thread_count")
         options.inter_op_num_threads = _threads(config, "inter_op_thread_count")
