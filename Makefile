@@ -7,7 +7,7 @@ PYTHON ?=
 TORCH_INDEX ?=
 READY := .venv/conch-setup
 CONCH := .venv/bin/conch
-VERBS := dataset tune train compress export release serve recommend similar rate evaluate features report run lint
+VERBS := dataset tune train compress export release serve recommend similar rate evaluate features report run lint activate rollback canary status audit
 
 .PHONY: help setup doctor demo check test bench-quality configs clean $(VERBS)
 
@@ -49,6 +49,11 @@ evaluate: $(READY) ## Measure the newest release on held-out events
 features: $(READY) ## What each feature contributes to the ranker, and which to keep
 lint: $(READY) ## Find what Triton would choke on: ARGS=FOLDER, the live repository by default
 report: $(READY) ## Write one HTML page about the newest release
+activate: $(READY) ## Make a release live on running servers too, for example ARGS='r000012'
+rollback: $(READY) ## Go back to the release before, in under a second
+canary: $(READY) ## Let a release answer a share of users first: ARGS='start', 'advance', 'abort'
+status: $(READY) ## What is live, kept, blocked, half-way
+audit: $(READY) ## Check the log of changes: ARGS='verify'
 run: $(READY) ## dataset, train, export, release
 $(VERBS):
 	@$(CONCH) $@ $(ARGS)

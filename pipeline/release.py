@@ -17,6 +17,7 @@ from core.tensors import CONTEXT, NAME_USERS, RATE, RATE_ITEMS, RESPOND, SIMILAR
 from export.config import render_configs
 from export.similar import similar_source
 from pipeline.rules import Rules, load_rules
+from serving.golden import record_golden
 from serving.lint import lint_repository
 from serving.release import GRAPH_FILE, REPOSITORY, STEP_FILE, ReleaseInfo
 from serving.rerank import ItemTables, Reranker
@@ -30,6 +31,8 @@ from serving.state import (
 from training.models.recall import load_model
 
 MODEL_SOURCES = ROOT / "model_repository"
+GOLDEN_USERS, GOLDEN_ITEMS = 8, 3
+"""Questions that a server has to answer as the release did when it was made."""
 
 
 def assemble_release(settings: Settings, progress: Progress = SILENT) -> Artifact:
@@ -88,6 +91,7 @@ def assemble_release(settings: Settings, progress: Progress = SILENT) -> Artifac
         for ensemble in ensembles:  # Triton wants a version folder; artefacts list files
             info.write(repository / ensemble.spec.name / str(version))
         lint_repository(repository)
+        record_golden(draft.path, _golden_users(dataset, fit), dataset.items.ids[:GOLDEN_ITEMS].tolist())
         draft.tensors |= {
             "release_id": info.release_id,
             "version": version,
@@ -102,6 +106,13 @@ def assemble_release(settings: Settings, progress: Progress = SILENT) -> Artifac
         f"{release.manifest.seconds:.1f} s"
     )
     return release
+
+
+def _golden_users(dataset: Dataset, fit: tuple[str, ...]) -> list[str]:
+    """Users of every length of history, those without one among them, and a stranger."""
+    by_length = np.argsort(dataset.histories(fit).lengths, kind="stable")
+    places = np.linspace(0, len(by_length) - 1, GOLDEN_USERS).astype(int)
+    return [*(str(dataset.users.ids[row]) for row in by_length[places]), "conch-golden-stranger"]
 
 
 def next_version(var: Path) -> int:

@@ -49,12 +49,11 @@ def _export(settings: Settings, progress: Progress) -> list[Artifact]:
 
 
 def _release(settings: Settings, progress: Progress) -> list[Artifact]:
+    from pipeline.publish import install_first
     from pipeline.release import assemble_release
-    from serving.activate import install_release
-    from serving.release import live_repository
 
     release = assemble_release(settings, progress)
-    install_release(release.path, live_repository(settings.paths.var))
+    install_first(settings, release, progress)
     return [release]
 
 
@@ -63,7 +62,11 @@ STAGES = (
     Stage("train", ("dataset",), ("mf", "gat", "ranker"), "Train the recall models and the ranker.", _train),
     Stage("export", ("ranker", "gat", "mf"), ("graphs",), "Export to ONNX and prove parity with torch.", _export),
     Stage(
-        "release", ("graphs", "dataset"), ("release",), "Assemble a Triton release and make it the live one.", _release
+        "release",
+        ("graphs", "dataset"),
+        ("release",),
+        "Assemble a Triton release; make it live unless a gate is in force.",
+        _release,
     ),
 )
 

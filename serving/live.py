@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
-from core.errors import PublishError
+from core.errors import PublishError, ReleaseError
 from serving.ledger import read_ledger
-from serving.lint import CONFIG_FILE, read_config
+from serving.lint import CONFIG_FILE, pinned_version, read_config
 from serving.placing import alias_config, aliases, pins_of, release_ensembles, releases_in, set_versions, write_alias
 from serving.pointer import pointer_file, read_pointer
 from serving.release import live_repository
+from serving.sums import check_sums
 
 
 def prepare_start(var: Path) -> tuple[str, ...]:
@@ -44,7 +46,32 @@ def prepare_start(var: Path) -> tuple[str, ...]:
     ensembles = [name for release in releases for name in release_ensembles(repository, release)]
     for leaf, versions in pins_of(repository, ensembles).items():
         set_versions(repository, leaf, versions)
-    return (*ensembles, *sync_aliases(repository, pointer.stable))
+    models = (*ensembles, *sync_aliases(repository, pointer.stable))
+    check_live(repository, models)
+    return models
+
+
+def check_live(repository: Path, ensembles: Sequence[str]) -> None:
+    """Checks what a start will load: pins, folders and checksums. All else was checked before it was published.
+
+    Args:
+        repository: The live one.
+        ensembles: To be loaded.
+
+    Raises:
+        ReleaseError: A pin to nothing, or a file that is missing or differs; Triton would hang, or answer wrongly.
+    """
+    for leaf, versions in pins_of(repository, ensembles).items():
+        for version in versions:
+            folder = repository / leaf / str(version)
+            if not (folder / read_config(repository / leaf).default_model_filename).is_file():
+                raise ReleaseError("files of the version are missing", where=str(folder), next_step="conch activate")
+            try:
+                check_sums(folder)
+            except ValueError as error:
+                raise ReleaseError("files of the version differ", where=str(folder), found=str(error)) from None
+    for name in ensembles:
+        pinned_version(read_config(repository / name), repository / name)
 
 
 def sync_aliases(repository: Path, release_id: str) -> tuple[str, ...]:

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-
-import onnx
 
 from core.artifacts import MANIFEST, load_artifact, sha256_of
 from core.errors import PublishError, ReleaseError
 from core.feedback_keys import keys_folder
 from serving.blessing import blessing_file, load_public_keys, read_blessing, verify
-from serving.lint import lint_repository, models_of, read_config, signature
+from serving.lint import lint_repository
 from serving.release import GRAPH_FILE, RELEASE_FILE, REPOSITORY, STEP_FILE, ReleaseInfo, read_release
 
-DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}
-"""Operator sets that ONNX Runtime brings; anything else is code of somebody's."""
-NEWEST_OPSET = 23
-SUFFIXES = {".json", ".pbtxt", ".onnx", ".py", ".parquet", ".sqlite", ".npz", ".pyc"}
+SUFFIXES = {".json", ".pbtxt", ".onnx", ".py", ".parquet", ".sqlite", ".npz", ".pyc", ".plan"}
 """Kinds of file in a release. Never pickle, joblib or .pt: loading those runs code."""
 SHARED_MEMORY = Path("/dev/shm")
 STEP_SHARED_BYTES = 4 << 20
@@ -51,13 +45,7 @@ def check_release(release: Path, *, blessed_in: Path | None, now: datetime) -> t
     _check_files(release)
     if digest:
         _check_manifest(release)
-    source = release / REPOSITORY
-    lint_repository(source)
-    for name in models_of(source).leaves:
-        graph = source / name / str(info.version) / GRAPH_FILE
-        if graph.is_file():
-            config = signature(read_config(source / name))
-            check_onnx(graph, set(config.inputs), set(config.outputs))
+    lint_repository(release / REPOSITORY)
     return info, digest
 
 
@@ -74,41 +62,6 @@ def check_space(release: Path, repository: Path) -> None:
     _need(repository.parent, needed)
     if SHARED_MEMORY.is_dir():
         _need(SHARED_MEMORY, (steps + graphs) * STEP_SHARED_BYTES)
-
-
-def check_onnx(path: Path, inputs: set[str], outputs: set[str]) -> None:
-    """Refuses a graph that reads other files, runs foreign operators or has other tensors than its config.
-
-    Raises:
-        ReleaseError: The first fault.
-    """
-    try:
-        model = onnx.load(path, load_external_data=False)
-    except Exception as error:  # protobuf raises its own hierarchy
-        raise ReleaseError("no ONNX graph", where=str(path), found=str(error)[:200]) from None
-    opsets = {opset.domain: opset.version for opset in model.opset_import}
-    foreign = {node.domain for node in _nodes(model.graph)} | set(opsets) - DOMAINS
-    if foreign - DOMAINS or model.functions or opsets.get("", 0) > NEWEST_OPSET:
-        raise ReleaseError(
-            "graph needs foreign operators", where=str(path), expected=f"opset at most {NEWEST_OPSET}, no functions",
-            found=f"{opsets}, {len(model.functions)} functions, domains {sorted(foreign)}",
-        )  # fmt: skip
-    for node in _nodes(model.graph):
-        if node.domain in ("", "ai.onnx") and not onnx.defs.has(node.op_type):
-            raise ReleaseError("graph has an unknown operator", where=str(path), found=node.op_type)
-    for tensor in _tensors(model.graph):
-        if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
-            raise ReleaseError(
-                "graph reads another file", where=str(path), expected="weights inside",
-                found=str({entry.key: entry.value for entry in tensor.external_data})[:200],
-            )  # fmt: skip
-    constants = {tensor.name for tensor in model.graph.initializer}
-    found = {value.name for value in model.graph.input} - constants, {value.name for value in model.graph.output}
-    if found[0] != inputs or not outputs <= found[1]:
-        raise ReleaseError(
-            "graph has other tensors than its config", where=str(path),
-            expected=f"{sorted(inputs)} to {sorted(outputs)}", found=f"{sorted(found[0])} to {sorted(found[1])}",
-        )  # fmt: skip
 
 
 def _check_files(release: Path) -> None:
@@ -145,22 +98,3 @@ def _need(folder: Path, wanted: int) -> None:
             "too little room", where=str(folder), expected=f"{wanted / 1e6:,.0f} MB free",
             found=f"{free / 1e6:,.0f} MB", next_step="make room, then `conch activate` again",
         )  # fmt: skip
-
-
-def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
-                yield from _nodes(inner)
-
-
-def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    yield from graph.initializer
-    for sparse in graph.sparse_initializer:
-        yield from (sparse.values, sparse.indices)
-    for node in graph.node:
-        for attribute in node.attribute:
-            yield from (attribute.t, *attribute.tensors)
-            for inner in (attribute.g, *attribute.graphs):
-                yield from _tensors(inner)

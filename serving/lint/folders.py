@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from core.findings import Finding
-from serving.lint.layout import COMPILED, CONFIG_FILE, MAY_LACK
+from serving.lint.layout import COMPILED, CONFIG_FILE, MAY_LACK, is_beside
 from serving.lint.repository import Repository
 from serving.release import VERSION_NAME
 
@@ -15,7 +15,7 @@ def models_present(seen: Repository) -> Iterator[Finding]:
     """Exactly the models that the ensembles name: a stray folder is loaded too, or counts as a failed model."""
     if seen.models is None:
         return
-    wanted, found = sorted(seen.models.names), sorted(entry.name for entry in seen.path.iterdir())
+    wanted, found = sorted(seen.models.names), sorted(e.name for e in seen.path.iterdir() if not is_beside(e))
     if wanted != found:
         yield Finding("models-present", str(seen.path), "wrong models in the repository", str(wanted), str(found))
 

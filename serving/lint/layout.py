@@ -8,11 +8,12 @@ from pathlib import Path
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
-from core.ensembles import EXTRAS, leaf_steps, served_ensembles
+from core.ensembles import EXTRAS, MODEL_SEPARATOR, base_model, leaf_steps, served_ensembles
 from core.errors import ReleaseError
 from core.tensors import ENSEMBLE, RECALL_PREFIX
 from serving.release import GRAPH_FILE, PLAN_FACTS, PLAN_FILE, RELEASE_FILE, STEP_FILE
 from serving.state import CODES_FILE, HISTORY_FILE, RERANK_FILE, STATE_FILE, USERS_FILE, VOCABULARY_FILE
+from serving.sums import SUMS_FILE
 
 CONFIG_FILE = "config.pbtxt"
 STEP_FILES: dict[str, frozenset[str]] = {
@@ -22,8 +23,8 @@ STEP_FILES: dict[str, frozenset[str]] = {
     "rate_items": frozenset({STEP_FILE, VOCABULARY_FILE, STATE_FILE}),
 }
 """What the version folder of each python step holds: this, and Python's compiled files."""
-MAY_LACK = {CODES_FILE}
-"""Releases from before requests could bring attributes have none."""
+MAY_LACK = {CODES_FILE, SUMS_FILE}
+"""Releases from before requests could bring attributes have no codes; checksums come when a release is published."""
 COMPILED = "__pycache__"
 TENSORRT = "tensorrt"
 """Backend of the leaves that are served as plans."""
@@ -90,6 +91,11 @@ def _graph_files(leaf: Path) -> frozenset[str]:
 def ensembles_of(repository: Path) -> tuple[str, ...]:
     """Names of the models that a server loads: the extra ensembles that are there, then ``recommend``."""
     return (*(name for name in EXTRAS if (repository / name).is_dir()), ENSEMBLE.name)
+
+
+def is_beside(path: Path) -> bool:
+    """True for models of single releases in a live repository: they were checked when they were published."""
+    return MODEL_SEPARATOR in path.name and (path.parent / base_model(path.name)).is_dir()
 
 
 def _steps_of(ensemble: Path) -> list[str]:

@@ -13,7 +13,7 @@ from core.errors import ReleaseError
 from core.findings import Finding
 from core.sections import ServingSettings
 from core.tensors import ENSEMBLE, RECALL_PREFIX, StepSpec
-from serving.lint.layout import CONFIG_FILE, Models, ensembles_of, models_of, read_config
+from serving.lint.layout import CONFIG_FILE, Models, ensembles_of, is_beside, models_of, read_config
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,9 @@ Rule = Callable[[Repository], Iterator[Finding]]
 def read_repository(path: Path, serving: ServingSettings | None = None) -> Repository:
     """Reads every config of a repository; nothing is raised for a broken one."""
     configs, unreadable = {}, []
-    for folder in sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.is_symlink()):
+    for folder in sorted(
+        entry for entry in path.iterdir() if entry.is_dir() and not entry.is_symlink() and not is_beside(entry)
+    ):
         try:
             configs[folder.name] = read_config(folder)
         except ReleaseError as error:
