@@ -25,3 +25,15 @@ def lint(
     from pipeline.checks import lint_folder
 
     raise typer.Exit(2 if lint_folder(settings_from(config, set_), folder, configs_only, typer.echo) else 0)
+
+
+@app.command("check-tensorrt")
+def check_tensorrt(
+    out: Annotated[Path | None, typer.Option(help="JSON report to write.")] = None,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+) -> None:
+    """Compile the newest graphs with TensorRT for RTX on the CPU (extra rtx): would NVIDIA's parser take them?"""
+    from export.tensorrt.check import check_graphs, must_accept
+
+    must_accept(check_graphs(settings_from(config, set_), out, typer.echo))

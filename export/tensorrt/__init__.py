@@ -1,0 +1,1 @@
+"""Plans of TensorRT and what can be said about graphs without one."""
