@@ -5,23 +5,31 @@ SHELL := /bin/bash
 ARGS ?=
 PYTHON ?=
 TORCH_INDEX ?=
+RTX ?=
+TARGET ?=
 READY := .venv/conch-setup
 CONCH := .venv/bin/conch
 VERBS := dataset tune train compress export release serve recommend similar rate evaluate features report run lint activate rollback canary status audit
 
-.PHONY: help setup doctor demo check test bench-quality configs clean $(VERBS)
+.PHONY: help setup setup-rtx check-tensorrt doctor demo check test bench-quality configs clean $(VERBS)
 
 help: ## Show this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  Options of a verb: make train ARGS='--set train.seed=1'; see .venv/bin/conch VERB --help"
 
 $(READY): setup.sh pyproject.toml constraints.txt
-	@PYTHON="$(PYTHON)" TORCH_INDEX="$(TORCH_INDEX)" ./setup.sh
+	@PYTHON="$(PYTHON)" TORCH_INDEX="$(TORCH_INDEX)" RTX="$(RTX)" ./setup.sh
 
-setup: $(READY) ## Make .venv with pinned packages and the Triton server (PYTHON=, TORCH_INDEX= to choose)
+setup: $(READY) ## Make .venv with pinned packages and the Triton server (PYTHON=, TORCH_INDEX=, RTX=1 to choose)
 
 doctor: $(READY) ## Check this machine and name what to mend
 	@$(CONCH) doctor $(ARGS)
+
+setup-rtx: ## As setup, with TensorRT for RTX (NVIDIA licence, 370 MB): graphs are compiled on the CPU
+	@PYTHON="$(PYTHON)" TORCH_INDEX="$(TORCH_INDEX)" RTX=1 ./setup.sh
+
+check-tensorrt: $(READY) ## Compile the newest graphs with TensorRT for RTX on the CPU (after make setup-rtx)
+	@$(CONCH) check-tensorrt $(ARGS)
 
 demo: $(READY) ## MovieLens in, recommendations out of a real Triton
 	@$(CONCH) demo $(ARGS)
@@ -33,7 +41,7 @@ check: $(READY) ## Format, lint, types, import arrows
 	.venv/bin/lint-imports
 
 test: $(READY) ## All tests, those against a real Triton included
-	CONCH_REQUIRE=triton .venv/bin/pytest $(ARGS)
+	CONCH_REQUIRE=$${CONCH_REQUIRE:-triton} .venv/bin/pytest $(ARGS)
 
 dataset: $(READY) ## Read, clean and split the events
 tune: $(READY) ## Search for better settings, for example ARGS='mf'

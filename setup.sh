@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Sets up Conch in .venv: a Python between 3.11 and 3.13, the pinned packages, the Triton server from its wheel.
-# Run by `make setup`; safe to run again. Environment: PYTHON (interpreter), TORCH_INDEX (another wheel index for torch).
+# Run by `make setup`; safe to run again. Environment: PYTHON (interpreter), TORCH_INDEX (another wheel index for torch),
+# RTX=1 (also TensorRT for RTX, 370 MB under NVIDIA's licence: `conch check-tensorrt`).
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -45,10 +46,12 @@ fi
 printf 'setup: installing pinned packages (about 2 GB on disk; minutes on the first run)\n'
 index=()
 [ -z "${TORCH_INDEX:-}" ] || index=(--extra-index-url "$TORCH_INDEX")
+extras=dev,bench
+[ -z "${RTX:-}" ] || extras=$extras,rtx
 progress=off
 [ -t 1 ] && progress=on
 .venv/bin/python -m pip install --disable-pip-version-check --quiet --quiet --progress-bar "$progress" \
-    "${index[@]}" -c constraints.txt -e '.[dev,bench]' ||
+    "${index[@]}" -c constraints.txt -e ".[$extras]" ||
     fail "packages could not be installed" "read pip's message above; behind a proxy set PIP_INDEX_URL"
 
 printf 'setup: installing the Triton server wheel\n'

@@ -23,6 +23,9 @@ DEFAULT_FEATURES = 1
 WARMUP_HISTORY = 512
 """L of the large warm-up request; the small one has the smallest bucket."""
 HEADER = "# Rendered from core/tensors.py by `python -m export.config`; do not edit.\n"
+ENGINE_CACHE = "/var/cache/conch-engines"
+"""In the container; a volume, so that a restart builds no engine again. Keyed by GPU and TensorRT version inside."""
+WORKSPACE_BYTES = 1 << 31
 OTHER_AXES = {"S": 1, "X": 16, "Q": 16}
 """Warm-up widths of the dynamic axes that are neither B nor L."""
 
@@ -57,11 +60,12 @@ def leaf_config(
 ) -> pb.ModelConfig:
     """Config of one step of the ensemble."""
     graph = spec.backend == "onnxruntime"
+    plan = graph and serving.flavour == "tensorrt_plan"
     config = pb.ModelConfig(
         name=spec.name,
-        backend=spec.backend,
+        backend="tensorrt" if plan else spec.backend,
         max_batch_size=max_batch,
-        default_model_filename="model.onnx" if graph else "model.py",
+        default_model_filename="model.plan" if plan else "model.onnx" if graph else "model.py",
         input=[_input(tensor, sizes, ragged=not graph) for tensor in spec.inputs],
         output=[pb.ModelOutput(name=t.name, data_type=_type(t.dtype), dims=t.dims(sizes)) for t in spec.outputs],
         version_policy=pb.ModelVersionPolicy(specific=pb.ModelVersionPolicy.Specific(versions=versions)),
@@ -69,9 +73,12 @@ def leaf_config(
         dynamic_batching=pb.ModelDynamicBatching(max_queue_delay_microseconds=serving.max_queue_delay_microseconds),
         instance_group=[_instances(graph, serving)],
     )
-    if graph:
+    if graph and serving.flavour == "tensorrt_provider":
+        _add_tensorrt(config)
+    if graph and not plan:
         config.parameters["intra_op_thread_count"].string_value = str(serving.graph_threads)
         config.parameters["inter_op_thread_count"].string_value = "1"
+    if graph:
         config.model_warmup.extend(
             [
                 _warmup(spec, "one_short_history", 1, sizes | {"L": OTHER_AXES["X"]}),
@@ -141,6 +148,17 @@ def _instances(graph: bool, serving: ServingSettings) -> pb.ModelInstanceGroup:
         return pb.ModelInstanceGroup(count=serving.graph_instances, kind=pb.ModelInstanceGroup.KIND_GPU)
     count = serving.graph_instances if graph else serving.python_instances
     return pb.ModelInstanceGroup(count=count, kind=pb.ModelInstanceGroup.KIND_CPU)
+
+
+def _add_tensorrt(config: pb.ModelConfig) -> None:
+    """TensorRT inside ONNX Runtime. Engines are built at the first load and kept; the warm-up covers both ends.
+
+    No ``precision_mode``: it maps to flags that TensorRT 11 has not. fp16 is a matter of the graph's own types.
+    """
+    one = config.optimization.execution_accelerators.gpu_execution_accelerator.add(name="tensorrt")
+    one.parameters["max_workspace_size_bytes"] = str(WORKSPACE_BYTES)
+    one.parameters["trt_engine_cache_enable"] = "true"
+    one.parameters["trt_engine_cache_path"] = f"{ENGINE_CACHE}/{config.name}"
 
 
 def _warmup(spec: StepSpec, name: str, batch: int, sizes: dict[str, int]) -> pb.ModelWarmup:

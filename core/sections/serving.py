@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from core.sections.base import Section
 
@@ -76,3 +76,9 @@ class ServingSettings(Section):
     """Grace between asking Triton to stop and ending it."""
     container_image: str = "nvcr.io/nvidia/tritonserver:26.07-py3"
     """Used where the server from PyPI does not run (macOS, arm64, old glibc) and docker is there."""
+
+    @model_validator(mode="after")
+    def _gpu_where_needed(self) -> ServingSettings:
+        if self.flavour != "wheel" and self.device != "cuda":
+            raise ValueError(f'flavour "{self.flavour}" needs device = "cuda"')
+        return self

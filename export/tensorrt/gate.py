@@ -30,7 +30,7 @@ from export.tensorrt.rtx_child import MARK
 Verdict = Literal["accepted", "refused", "could not run"]
 
 PACKAGE = "tensorrt_rtx_bindings"
-INSTALL = "pip install -c constraints.txt -e '.[rtx]', or `make setup RTX=1`; NVIDIA's licence applies"
+INSTALL = "pip install -c constraints.txt -e '.[rtx]', or `make setup-rtx`; NVIDIA's licence applies"
 ARCHITECTURE = "SM89"
 """RTX 40. The builder knows SM75, 80, 86, 89, 120 and 121; an H100 (SM90) is not among them."""
 PROOF = "parsed by NVIDIA's ONNX parser and compiled ahead of time by TensorRT for RTX, on the CPU; not run"
