@@ -47,7 +47,7 @@ dataset: $(READY) ## Read, clean and split the events
 tune: $(READY) ## Search for better settings, for example ARGS='mf'
 train: $(READY) ## Train mf, gat and the ranker
 compress: $(READY) ## Make the trained models small, for example ARGS='--goal max'
-export: $(READY) ## Export to ONNX and prove parity
+export: $(READY) ## Export to ONNX and prove parity; TARGET=tensorrt builds plans too, on a machine with a GPU
 release: $(READY) ## Assemble a Triton release and make it live
 serve: $(READY) ## Serve the live release on loopback until Ctrl-C
 recommend: $(READY) ## Recommend, for example ARGS='196' or ARGS='--users FILE --out recs.csv'
@@ -64,7 +64,7 @@ status: $(READY) ## What is live, kept, blocked, half-way
 audit: $(READY) ## Check the log of changes: ARGS='verify'
 run: $(READY) ## dataset, train, export, release
 $(VERBS):
-	@$(CONCH) $@ $(ARGS)
+	@$(CONCH) $@ $(if $(TARGET),--target $(TARGET)) $(ARGS)
 
 bench-quality: $(READY) ## Ours and the peers on the same split, for example ARGS='--protocol movielens-100k'
 	.venv/bin/python -m bench.quality $(ARGS)

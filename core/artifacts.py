@@ -42,6 +42,7 @@ NEXT_COMMAND = {
     "rating": "conch train rating",
     "compressed": "conch compress",
     "graphs": "conch export",
+    "plans": "conch export --target tensorrt",
     "release": "conch run",
 }
 

@@ -32,7 +32,7 @@ def _add_stage(stage: Stage) -> None:
 
 
 for _stage in STAGES:
-    if _stage.name != "train":
+    if _stage.name not in ("train", "export"):
         _add_stage(_stage)
 
 for _group in (training, compressing, serving, measuring, checking, publish):

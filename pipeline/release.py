@@ -10,6 +10,7 @@ import numpy as np
 from core.artifacts import Artifact, create_artifact, latest_artifact, load_artifact, parent_artifact
 from core.dataset import Dataset, load_dataset
 from core.ensembles import leaf_steps, served_ensembles
+from core.errors import ReleaseError
 from core.progress import SILENT, Progress
 from core.settings import ROOT, Settings
 from core.similarity import directions
@@ -44,6 +45,13 @@ def assemble_release(settings: Settings, progress: Progress = SILENT) -> Artifac
         ArtifactError: Nothing exported yet.
         ReleaseError: The assembled repository breaks a rule that Triton would choke on.
     """
+    if settings.serving.flavour == "tensorrt_plan":
+        raise ReleaseError(
+            "releases of TensorRT plans are not assembled yet",
+            where="serving.flavour",
+            expected="wheel, cuda or tensorrt_provider",
+            next_step="put each plan of the artefact `plans` as model.plan, with plan.json, into the version folders",
+        )
     var = settings.paths.var
     graphs = latest_artifact(var, "graphs")
     data = parent_artifact(graphs, var, "dataset")

@@ -45,7 +45,14 @@ def _train(settings: Settings, progress: Progress) -> list[Artifact]:
 def _export(settings: Settings, progress: Progress) -> list[Artifact]:
     from export.stage import export_models
 
-    return [export_models(settings, progress)]
+    if settings.export.target == "onnx":
+        return [export_models(settings, progress)]
+    from export.tensorrt.build import this_machine
+    from export.tensorrt.stage import export_plans, refuse_unmade
+
+    refuse_unmade(settings)
+    this_machine()  # before minutes of work that would end here
+    return [export_models(settings, progress), export_plans(settings, progress)]
 
 
 def _release(settings: Settings, progress: Progress) -> list[Artifact]:

@@ -21,7 +21,7 @@ def compile_graph(path: str, sm: str, profile: list[dict[str, Any]]) -> dict[str
     """Parses and compiles ``path`` ahead of time for one compute capability, such as ``SM89``."""
     import tensorrt_rtx_bindings as trt
 
-    class Log(trt.ILogger):  # type: ignore[misc]
+    class Log(trt.ILogger):
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self.errors: list[str] = []

@@ -1,4 +1,4 @@
-"""Verbs that check what others made."""
+"""Verbs that export, and that check what was exported."""
 
 from __future__ import annotations
 
@@ -10,6 +10,22 @@ import typer
 from pipeline.options import ConfigOption, SetOption, settings_from
 
 app = typer.Typer()
+
+
+@app.command()
+def export(
+    target: Annotated[
+        str | None, typer.Option(help="onnx, or tensorrt for plans too; export.target where not given.")
+    ] = None,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+) -> None:
+    """Export to ONNX and prove parity with torch; with --target tensorrt build plans as well."""
+    from pipeline.console import Terminal
+    from pipeline.stages import run_stages
+
+    chosen = [f'export.target="{target}"'] if target else []
+    run_stages(settings_from(config, [*(set_ or ()), *chosen]), Terminal(), ("export",))
 
 
 @app.command()
