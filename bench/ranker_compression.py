@@ -2,7 +2,8 @@
 
     .venv/bin/python -m bench.ranker_compression --name ml-100k --set data.source=movielens-100k
 
-Everything is fitted on the train split alone; fine-tuning and calibration see train only, and the valid split's users
+With ``--trained`` the chain of paths.var is measured as it is, by the test split, and nothing is fine-tuned. Otherwise
+everything is fitted on the train split alone; fine-tuning and calibration see train only, and the valid split's users
 judge: AUC over all their candidates, GAUC and NDCG@10 per user with a paired bootstrap over users against fp32. Files
 are those of the export path, parity with torch checked. Latency is ONNX Runtime's on one thread, the variants in turn
 on the same requests: candidates that recall proposes to users of valid.
@@ -28,7 +29,7 @@ from bench.machine import measured_commit, this_machine
 from bench.ranker_variants import variants
 from compression.candidate import served_form
 from compression.ranker.module import CompactRanker
-from core.artifacts import write_json
+from core.artifacts import latest_artifact, parent_artifact, write_json
 from core.bootstrap import paired_bootstrap
 from core.dataset import Dataset, Events, load_dataset
 from core.histories import pad
@@ -39,8 +40,9 @@ from export.onnx_graph import export_graph
 from export.parity import Feeds, check_parity, open_session
 from pipeline.console import Terminal
 from training.data.stage import build_dataset
-from training.models.ranker import Ranker
+from training.models.ranker import Ranker, load_ranker
 from training.models.ranker_merge import Merged
+from training.models.recall import load_model
 from training.ranking.examples import Batch, Examples, build_examples, propose
 from training.ranking.fit import RecallSet, fit_ranker, fit_recall_set, look_at
 from training.ranking.scoring import auc_of_users, by_base, ndcg_of_users, scores_of
@@ -103,6 +105,23 @@ def build_world(settings: Settings, progress: Progress = SILENT) -> World:
         max_users=options.max_users, rng=rng, progress=progress,
     )  # fmt: skip
     return World(dataset, ranker, recall, taught, judged)
+
+
+def trained_world(settings: Settings) -> World:
+    """The newest trained chain of ``paths.var``, judged by the test split; nothing is fine-tuned."""
+    var, rng = settings.paths.var, np.random.default_rng([settings.train.seed, 7])
+    artifact = latest_artifact(var, "ranker")
+    dataset, ranker = load_dataset(parent_artifact(artifact, var, "dataset")), load_ranker(artifact)
+    sources = ranker.shape.sources
+    recall = RecallSet({name: load_model(parent_artifact(artifact, var, name)) for name in sources})
+    fitted = dataset.events.of_splits(artifact.manifest.settings["train"]["fit"])
+    test = dataset.events.of_splits(("test",))
+    future = test.where(np.isin(test.user_rows, fitted.user_rows))
+    judged = build_examples(
+        dataset, Window("test", fitted, future), recall, ranker.tables, np.ones(len(future), dtype=bool),
+        max_users=settings.ranker.max_users, rng=rng,
+    )  # fmt: skip
+    return World(dataset, ranker, recall, (), judged)
 
 
 def scorer(module: nn.Module) -> Callable[[Batch], Tensor]:
@@ -182,9 +201,9 @@ def latencies(paths: Mapping[str, Path], feeds: Mapping[int, list[Feeds]]) -> di
     return found
 
 
-def measure(settings: Settings, progress: Progress = SILENT) -> dict[str, Any]:
-    """All variants of one dataset."""
-    world, seed = build_world(settings, progress), settings.train.seed
+def measure(settings: Settings, world: World, files: Sequence[str], progress: Progress = SILENT) -> dict[str, Any]:
+    """All variants of one dataset; ``files`` names those with a file and latency, all that have one if empty."""
+    seed = settings.train.seed
     rng = np.random.default_rng([seed, 9])
     spec: StepSpec = rank_step(world.recall.names)
     count, users = CALIBRATION
@@ -205,7 +224,7 @@ def measure(settings: Settings, progress: Progress = SILENT) -> dict[str, Any]:
                 "seconds": round(variant.seconds, 2),
                 "unchanged": [f"{one.layer}: {one.reason}" for one in variant.unchanged],
             }
-            if variant.exported:
+            if variant.exported and (not files or variant.name in files):
                 path = paths[variant.name] = Path(folder) / f"{len(paths)}.onnx"
                 graph = served_form(variant.module, "onnxruntime")
                 limits = {"opset": settings.export.opset, "max_batch": settings.export.max_batch}
@@ -219,7 +238,7 @@ def measure(settings: Settings, progress: Progress = SILENT) -> dict[str, Any]:
     for one in rows.values():
         one["auc_share"] = round(one["auc"] / rows["fp32"]["auc"], 5)
         if "file_bytes" in one:
-            others = {other: rows[other]["file_bytes"] for other in ("fp32", "packed", "fp16")}
+            others = {name: rows[name]["file_bytes"] for name in ("fp32", "packed", "fp16") if name in paths}
             one["times_smaller_than"] = {name: round(size / one["file_bytes"], 2) for name, size in others.items()}
     lengths = {str(batch): [feed["history_rows"].shape[1] for feed in part] for batch, part in feeds.items()}
     return {"users": len(world.judged), "strength": float(world.ranker.strength), "history_lengths": lengths,
@@ -230,13 +249,16 @@ def main(
     name: Annotated[str, typer.Option(help="Of the dataset, in the result's file name.")],
     assignments: Annotated[list[str] | None, typer.Option("--set", help="Settings, as for conch.")] = None,
     config: Annotated[list[Path] | None, typer.Option(help="Settings files.")] = None,
+    trained: Annotated[bool, typer.Option(help="Take the newest trained chain; the test split judges.")] = False,
+    file: Annotated[list[str] | None, typer.Option(help="Variants with file and latency; all without.")] = None,
     out: Annotated[Path | None, typer.Option(help="Result file.")] = None,
 ) -> None:
     """Writes bench/results/ranker_compression-<name>.json."""
     torch.set_num_threads(1)
     settings = load_settings(tuple(config or ()), [*(assignments or ()), 'train.fit=["train"]'])
     started = datetime.now(UTC)
-    found = measure(settings, Terminal())
+    world = trained_world(settings) if trained else build_world(settings, Terminal())
+    found = {"judged_by": "test" if trained else "valid", **measure(settings, world, file or (), Terminal())}
     path = out or ROOT / "bench" / "results" / f"ranker_compression-{name}.json"
     known = {"measured": started.isoformat(timespec="seconds"), "commit": measured_commit(), "dataset": name}
     write_json(path, {**known, "machine": asdict(this_machine()), **found})

@@ -59,7 +59,7 @@ def variants(
 
     Args:
         ranker: Trained; one network.
-        examples: Users of label windows, for fine-tuning.
+        examples: Users of label windows, for fine-tuning; without any, nothing is fine-tuned.
         requests: For calibration.
         settings: Rates and batch size.
         seed: Of all training.
@@ -74,7 +74,7 @@ def variants(
         _packed("rank80-int8-qdq", ranker, requests, TableBits.all(8), energy=0.8, dense=True), exported=False
     )
     yield _packed("int4-qdq", ranker, requests, MIXED, dense=True)
-    if NetworkMember not in map(type, ranker.correction.members) or float(ranker.strength) == 0:
+    if not examples or NetworkMember not in map(type, ranker.correction.members) or float(ranker.strength) == 0:
         return
     gentle = replace_rate(settings)
     rounded = copy.deepcopy(ranker)
