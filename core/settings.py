@@ -26,6 +26,7 @@ from core.sections import (
     FeatureSettings,
     FeedbackSettings,
     GateSettings,
+    GatewaySettings,
     GatSettings,
     LabelSettings,
     MfSettings,
@@ -81,6 +82,7 @@ class Settings(BaseModel):
     gate: GateSettings = GateSettings()
     retrain: RetrainSettings = RetrainSettings()
     schedule: ScheduleSettings = ScheduleSettings()
+    gateway: GatewaySettings = GatewaySettings()
 
 
 def load_settings(files: Iterable[Path] = (), overrides: Iterable[str] = ()) -> Settings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -163,7 +164,8 @@ def _write_states(
         dataset.user_features,
         dataset.user_codebook,
     )
-    write_respond_state(folders[RESPOND], info.release_id, catalogue, reranker)
+    titled = replace(catalogue, titles=dataset.titles)  # for people: the gateway shows them
+    write_respond_state(folders[RESPOND], info.release_id, titled, reranker)
     if RATE.name in info.extras:
         write_catalogue_state(folders[RATE_ITEMS], info.release_id, catalogue)
     if SIMILAR_USERS.name in info.extras:

@@ -42,6 +42,8 @@ class Catalogue:
     items: Vocabulary
     counts: np.ndarray
     excluded: np.ndarray | None = None
+    titles: np.ndarray | None = None
+    """What people read for each item, object ``(I,)``: written where given, read by ``read_titles`` alone."""
 
     def write(self, folder: Path) -> None:
         """Writes ``folder/vocabulary.parquet``."""
@@ -53,6 +55,8 @@ class Catalogue:
                 "excluded": pa.array(excluded),
             }
         )
+        if self.titles is not None:
+            table = table.append_column("title", pa.array(self.titles, pa.string()))
         pq.write_table(table, folder / VOCABULARY_FILE)
 
     @classmethod
@@ -69,6 +73,23 @@ class Catalogue:
             raise ReleaseError("vocabulary cannot be read", where=str(path), found=str(error)) from None
         excluded = table["excluded"].to_numpy()
         return cls(Vocabulary(table["item_id"].combine_chunks()), table["events"].to_numpy(), excluded)
+
+
+def read_titles(folder: Path) -> dict[str, str]:
+    """Titles by item id of a version folder with a vocabulary; empty where the release has none.
+
+    Raises:
+        ReleaseError: No such file, or not such a table.
+    """
+    path = folder / VOCABULARY_FILE
+    try:
+        if "title" not in pq.read_schema(path).names:
+            return {}
+        table = pq.read_table(path, columns=["item_id", "title"])
+    except (OSError, pa.ArrowException) as error:
+        raise ReleaseError("vocabulary cannot be read", where=str(path), found=str(error)) from None
+    pairs = zip(table["item_id"].to_pylist(), table["title"].to_pylist(), strict=True)
+    return {item: title for item, title in pairs if title and title != item}
 
 
 @dataclass(frozen=True)

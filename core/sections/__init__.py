@@ -4,6 +4,7 @@ from core.sections.base import LONGEST_SORT, PathSettings, Section, Split, Targe
 from core.sections.compression import CompressSettings, GoalName
 from core.sections.data import DataSettings, EventSettings, FeatureSettings, FeatureSpec, Statistic
 from core.sections.feedback import FeedbackSettings, LabelSettings
+from core.sections.gateway import GatewaySettings
 from core.sections.loop import GateSettings, RetrainSettings, ScheduleSettings
 from core.sections.ranking import RankerSettings, RatingSettings
 from core.sections.recall import (
@@ -35,6 +36,7 @@ __all__ = [
     "FeedbackSettings",
     "GatSettings",
     "GateSettings",
+    "GatewaySettings",
     "GoalName",
     "LabelSettings",
     "MfSettings",

@@ -1,0 +1,1 @@
+"""The gateway: one process between users and Triton. ``serving.gateway.app`` puts it together."""

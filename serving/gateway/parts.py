@@ -1,0 +1,113 @@
+"""What the pipeline passes into the gateway, and the gateway's living parts."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from core.feedback_keys import FeedbackKeys
+from core.feedback_ports import EventSink, RecentEvents
+from core.sections import GatewaySettings
+from core.tensors import ENSEMBLE
+from serving.gateway.admin import Operator
+from serving.gateway.catalogue import Views
+from serving.gateway.events import EventIntake
+from serving.gateway.impressions import ImpressionLog
+from serving.gateway.keys import ApiKeys, RateLimit
+from serving.gateway.metrics import Metrics
+from serving.gateway.probe import Probe, Restart
+from serving.gateway.recent import RecentReader
+from serving.gateway.recommender import Parts, Recommender
+from serving.gateway.upstream import Upstream
+from serving.pointer import PointerReader, model_of
+
+FLUSH_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """What a gateway is made of.
+
+    Attributes:
+        settings: Its own.
+        triton: host:port of gRPC.
+        secret: For model control; "" where it may not heal.
+        repository: The live model repository.
+        pointer: Path of serving.json.
+        sink: Where events and impressions go.
+        recent: Users' newest events.
+        feedback_keys: Pseudonyms and tokens.
+        api_keys: Who may ask.
+        token_hours: How long an answer's token lives.
+        operator: What the operator may do.
+        restart: Restarts Triton.
+    """
+
+    settings: GatewaySettings
+    triton: str
+    repository: Path
+    pointer: Path
+    sink: EventSink
+    recent: RecentEvents
+    feedback_keys: FeedbackKeys
+    api_keys: ApiKeys
+    secret: str = ""
+    token_hours: float = 24.0
+    operator: Operator = field(default_factory=Operator)
+    restart: Restart | None = None
+
+
+class Gateway:
+    """The parts that live as long as the event loop: ``async with Gateway(wiring) as gateway``.
+
+    The sink and the store of newest events belong to the caller, who closes them afterwards.
+    """
+
+    def __init__(self, wiring: Wiring) -> None:
+        settings = wiring.settings
+        self.wiring, self.settings = wiring, settings
+        self.metrics = Metrics()
+        self.draining = False
+        self.rates = RateLimit(settings.requests_per_second, settings.burst, time.monotonic)
+        self.pointer = PointerReader(wiring.pointer)
+        self.views = Views(wiring.repository)
+
+    def stable_model(self) -> str | None:
+        """The ensemble that answers most users; None while nothing is installed."""
+        pointer = self.pointer.current()
+        if pointer is not None and self.views.get(pointer.stable) is not None:
+            return model_of(pointer.stable)
+        return ENSEMBLE.name if self.views.live() is not None else None
+
+    async def __aenter__(self) -> Gateway:
+        wiring, settings = self.wiring, self.settings
+        self.upstream = Upstream(wiring.triton, wiring.secret)
+        self.recent = RecentReader(wiring.recent, settings.recent_events, settings.recent_ms / 1000)
+        self.impressions = ImpressionLog(wiring.sink, self.metrics, settings.impressions_waiting)
+        self.events = EventIntake(wiring.sink, wiring.feedback_keys, self.metrics, settings.events_waiting)
+        parts = Parts(
+            self.upstream, self.views, self.pointer, self.recent, self.impressions, self.metrics,
+            wiring.feedback_keys, wiring.token_hours * 3600,
+        )  # fmt: skip
+        self.recommender = Recommender(parts, settings)
+        self.probe = Probe(
+            self.upstream, self.stable_model, wiring.repository, self.recommender.breaker, self.metrics, settings,
+            wiring.restart,
+        )  # fmt: skip
+        await self.probe.once()
+        self._probing = asyncio.create_task(self.probe.run())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._probing.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._probing
+        await self.recommender.close()
+        await self.events.close()
+        await asyncio.to_thread(self.impressions.close, FLUSH_SECONDS)
+        self.recent.close()
+        await self.upstream.close()
+        self.views.close()
