@@ -9,7 +9,7 @@ RTX ?=
 TARGET ?=
 READY := .venv/conch-setup
 CONCH := .venv/bin/conch
-VERBS := dataset tune train compress export release serve recommend similar rate evaluate features report run lint activate rollback canary status audit
+VERBS := dataset tune train compress export release serve recommend similar rate evaluate features report run lint activate rollback canary status audit gateway
 
 .PHONY: help setup setup-rtx check-tensorrt doctor demo check test bench-quality configs clean $(VERBS)
 
@@ -50,6 +50,7 @@ compress: $(READY) ## Make the trained models small, for example ARGS='--goal ma
 export: $(READY) ## Export to ONNX and prove parity; TARGET=tensorrt builds plans too, on a machine with a GPU
 release: $(READY) ## Assemble a Triton release and make it live
 serve: $(READY) ## Serve the live release on loopback until Ctrl-C
+gateway: $(READY) ## HTTP API and demo page before Triton, until Ctrl-C
 recommend: $(READY) ## Recommend, for example ARGS='196' or ARGS='--users FILE --out recs.csv'
 rate: $(READY) ## Expected ratings, for example ARGS='196 50 181' (needs rating.enabled or `conch train rating`)
 similar: $(READY) ## Show what is most like an item or a user: ARGS='item 50' or ARGS='user 196'

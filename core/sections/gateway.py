@@ -49,7 +49,8 @@ class GatewaySettings(Section):
     """Then one request tries it again; the probe closes the breaker earlier."""
     probe_seconds: float = Field(0.5, gt=0)
     """Pause between two probes: real inferences, since a dead python stub still says ready."""
-    probe_deadline_seconds: float = Field(1.0, gt=0)
+    probe_deadline_seconds: float = Field(0.6, gt=0)
+    """Two answers in a row that take longer mean that the models do not answer."""
     restart_after_failures: int = Field(10, ge=1)
     """Failed probes in a row, healing included, after which Triton is restarted where the gateway may do that."""
     drain_seconds: float = Field(1.0, ge=0)

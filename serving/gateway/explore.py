@@ -20,6 +20,8 @@ from core.feedback import Candidate, Exploration, Impression
 
 PLACKETT_LUCE = "plackett-luce"
 NOTHING = Exploration()
+LOWEST = -1e9
+"""Logits stay finite: minus infinity would tie with places that are taken."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,8 @@ def replay(impression: Impression) -> tuple[list[str], list[float]]:
 def _logits(scores: Sequence[float], policy: Exploration) -> np.ndarray:
     values = np.asarray(scores, dtype=np.float64)
     if policy.temperature > 0 and len(values):
-        return (values - values.max()) / policy.temperature
+        with np.errstate(over="ignore"):  # a tiny temperature: as far below as anything can be
+            return np.maximum((values - values.max()) / policy.temperature, LOWEST)
     return -1e6 * np.arange(len(values), dtype=np.float64)  # as good as no randomness: the order stands
 
 

@@ -26,6 +26,7 @@ from serving.release import GRAPH_FILE, STEP_FILE, VERSION_NAME
 
 PROBE_USER = "conch-probe"
 LOAD_SECONDS = 20.0
+DIAGNOSIS_SECONDS = 4.0
 BETWEEN_HEALS_S = 2.0
 NAMED = re.compile(r"(?:model|[Ss]tub process) '([A-Za-z0-9_.-]+?)_\d+_\d+'")
 """Instance names as Triton writes them: <model>_<group>_<number>."""
@@ -70,7 +71,8 @@ class Probe:
         """Probes until cancelled."""
         while True:
             await self.once()
-            await asyncio.sleep(self._settings.probe_seconds)
+            if not (self.healthy and self.failures):  # one slow answer may be load: ask again at once
+                await asyncio.sleep(self._settings.probe_seconds)
 
     async def once(self) -> None:
         """One probe and what follows from it."""
@@ -78,12 +80,14 @@ class Probe:
             model = self._model()
             if model is None:
                 raise TritonFault("missing", "no release is installed")
-            await self._upstream.ask(model, make_request([PROBE_USER], 1), self._settings.probe_deadline_seconds)
+            # Triton says only after a second or two that a stub is dead: once unhealthy, wait for its word.
+            seconds = self._settings.probe_deadline_seconds if self.healthy else DIAGNOSIS_SECONDS
+            await self._upstream.ask(model, make_request([PROBE_USER], 1), seconds)
         except RequestError as error:
             self._failed(TritonFault("broken", str(error)))
         except TritonFault as fault:
             self._failed(fault)
-            if fault.kind == "broken" or (fault.kind == "slow" and self.failures >= 3):
+            if fault.kind == "broken":
                 await self._heal(fault)
             if self.failures >= self._settings.restart_after_failures and self._restart is not None:
                 await self._ask_restart()

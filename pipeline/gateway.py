@@ -1,0 +1,94 @@
+"""`conch gateway`: the gateway wired to the store, the keys and a Triton, its own where none runs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from contextlib import ExitStack
+from pathlib import Path
+
+from core.feedback_keys import keys_folder, load_keys
+from core.settings import Settings
+from pipeline.console import Terminal
+from pipeline.event_store import EventStore
+from serving.gateway.admin import Operator
+from serving.gateway.keys import add_key, read_keys
+from serving.gateway.parts import Wiring
+from serving.gateway.probe import Restart
+from serving.gateway.run import check_settings, run_gateway
+from serving.pointer import pointer_file
+from serving.release import live_repository
+from serving.server import TritonServer
+
+OPERATOR_FILE = "operator.key"
+
+
+def key_file(settings: Settings) -> Path:
+    """Where the hashes of the API keys lie."""
+    return settings.gateway.keys or keys_folder(settings.paths.var) / "api.keys"
+
+
+def serve_gateway(settings: Settings, terminal: Terminal, operator: Operator | None = None) -> None:
+    """Serves until Ctrl-C or SIGTERM.
+
+    Args:
+        settings: All of them.
+        terminal: Told where it listens.
+        operator: What the page's operator may do.
+
+    Raises:
+        ConchError: Triton does not start, keys or settings that cannot be used.
+    """
+    check_settings(settings.gateway)
+    var = settings.paths.var
+    keys = load_keys(settings.feedback.keys or keys_folder(var))
+    shown = _operator_key(settings)
+    with ExitStack() as stack:
+        address, secret, restart = _triton(settings, stack)
+        store = EventStore(var / "feedback" / "gateway.sqlite", keys)
+        stack.callback(store.close)
+        wiring = Wiring(
+            settings.gateway, address, live_repository(var), pointer_file(var), store, store, keys,
+            read_keys(key_file(settings)), secret, settings.feedback.token_hours, operator or Operator(), restart,
+        )  # fmt: skip
+        terminal.say(
+            f"gateway: http://{settings.gateway.host}:{settings.gateway.port}/ before Triton at {address}; "
+            f"operator's key in {shown}; Ctrl-C stops it"
+        )
+        run_gateway(wiring)
+    terminal.say("gateway: stopped")
+
+
+def _operator_key(settings: Settings) -> Path:
+    """An operator's key for this machine, made at the first start and readable by its owner alone."""
+    path = keys_folder(settings.paths.var) / OPERATOR_FILE
+    if not path.exists():
+        key = add_key(key_file(settings), "operator", ("recommend", "events", "operator"))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(key + "\n")
+    return path
+
+
+def _triton(settings: Settings, stack: ExitStack) -> tuple[str, str, Restart | None]:
+    """Address, secret and restart of the server: the one that runs, or one that ends with the gateway."""
+    state = settings.paths.var / "run" / f"triton-{settings.serving.grpc_port}" / "server.json"
+    try:
+        running = json.loads(state.read_bytes())
+        os.kill(int(running["pid"]), 0)
+        return str(running["grpc"]), str(running["secret"]), None
+    except (OSError, ValueError, KeyError):
+        server = TritonServer(settings)
+    stack.callback(server.stop)
+    server.start()
+
+    def again() -> None:
+        server.stop()
+        server.start()
+
+    async def restart() -> None:
+        await asyncio.to_thread(again)
+
+    return server.address, json.loads(server.state_file.read_bytes())["secret"], restart
