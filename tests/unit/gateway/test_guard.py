@@ -85,7 +85,7 @@ def test_rate_limit_gives_each_caller_a_bucket() -> None:
     limit = RateLimit(10, 2, clock)
     assert [limit.wait_s("a") for _ in range(3)] == pytest.approx([0, 0, 0.1])
     assert limit.wait_s("b") == 0
-    clock.now += 0.1
+    clock.now += 0.11
     assert limit.wait_s("a") == 0
 
 
