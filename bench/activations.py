@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import threading
@@ -84,10 +85,10 @@ def expected_answers(release: Path) -> dict[str, list[str]]:
 
 
 def footprint(pid: int) -> dict[str, float]:
-    """Memory in MB and open files of the server process, and shared memory regions of this machine's servers."""
+    """Memory in MB and open files of the server process, and its shared memory regions."""
     status = Path(f"/proc/{pid}/status").read_text()
     resident = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
-    regions = sum(1 for _ in Path("/dev/shm").glob("conch_*"))
+    regions = sum(1 for _ in Path("/dev/shm").glob(f"conch_{os.getpid()}_*"))
     files = sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
     return {"rss_mb": resident / 1024, "files": files, "regions": regions}
 
