@@ -1,0 +1,1 @@
+"""Load tests: Locust users, scenarios with objectives, and an open-loop driver. Loopback only."""

@@ -1,0 +1,121 @@
+"""Do the measured requests keep the objectives?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from loadtests.scenario import Objectives, Scenario
+
+
+@dataclass(frozen=True)
+class Requests:
+    """Every request of a run; arrays of one length.
+
+    Attributes:
+        started: float64, seconds since the load began.
+        ms: float64, until the answer.
+        failed: bool, no answer, or a wrong one.
+        degraded: bool, answered from popularity.
+    """
+
+    started: np.ndarray
+    ms: np.ndarray
+    failed: np.ndarray
+    degraded: np.ndarray
+
+    @classmethod
+    def of(cls, rows: Sequence[tuple[float, float, bool, bool]]) -> Requests:
+        """From rows in any order."""
+        table = sorted(rows)
+        columns: list[list[Any]] = [list(column) for column in zip(*table, strict=True)] if table else [[], [], [], []]
+        return cls(np.array(columns[0]), np.array(columns[1]), np.array(columns[2], bool), np.array(columns[3], bool))
+
+    def __len__(self) -> int:
+        return len(self.started)
+
+    def where(self, kept: np.ndarray) -> Requests:
+        """Some of them."""
+        return Requests(self.started[kept], self.ms[kept], self.failed[kept], self.degraded[kept])
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One objective.
+
+    Attributes:
+        name: As in the scenario.
+        wanted: Its bound.
+        found: What was measured.
+        kept: Whether it holds.
+    """
+
+    name: str
+    wanted: float
+    found: float
+    kept: bool
+
+
+def measured(scenario: Scenario, requests: Requests) -> Requests:
+    """The requests that started in measured stages."""
+    kept = np.zeros(len(requests), dtype=bool)
+    begin = 0.0
+    for stage in scenario.stages:
+        end = begin + stage.seconds
+        if stage.measured:
+            kept |= (requests.started >= begin) & (requests.started < end)
+        begin = end
+    return requests.where(kept)
+
+
+def summary(scenario: Scenario, requests: Requests) -> dict[str, float]:
+    """Figures of the measured stages; latencies are those of answered requests, in milliseconds."""
+    counted = measured(scenario, requests)
+    seconds = sum(stage.seconds for stage in scenario.stages if stage.measured)
+    answered = counted.ms[~counted.failed]
+    if len(answered) == 0:
+        return {"requests": len(counted), "failed_share": 1.0 if len(counted) else 0.0, "rps": 0.0}
+    p50, p95, p99 = np.percentile(answered, [50, 95, 99])
+    return {
+        "requests": len(counted),
+        "rps": round(len(answered) / seconds, 2),
+        "p50_ms": round(float(p50), 3),
+        "p95_ms": round(float(p95), 3),
+        "p99_ms": round(float(p99), 3),
+        "most_ms": round(float(answered.max()), 3),
+        "failed_share": round(float(counted.failed.mean()), 6),
+        "degraded_share": round(float(counted.degraded[~counted.failed].mean()), 6),
+    }
+
+
+def judge(scenario: Scenario, requests: Requests) -> list[Verdict]:
+    """One verdict per objective; a run without answers keeps none of them."""
+    figures = summary(scenario, requests)
+    wanted = scenario.objectives
+    verdicts = []
+    for name in ("p50_ms", "p99_ms", "most_ms", "failed_share", "degraded_share"):
+        bound = getattr(wanted, name)
+        if bound is not None:
+            found = figures.get(name, float("inf"))
+            verdicts.append(Verdict(name, bound, found, found <= bound))
+    if wanted.least_rps is not None:
+        verdicts.append(Verdict("least_rps", wanted.least_rps, figures["rps"], figures["rps"] >= wanted.least_rps))
+    if wanted.recovered_seconds is not None:
+        verdicts.append(_recovery(scenario, requests, wanted, wanted.recovered_seconds))
+    if figures["requests"] == 0:
+        verdicts.append(Verdict("requests", 1, 0, False))
+    return verdicts
+
+
+def _recovery(scenario: Scenario, requests: Requests, wanted: Objectives, bound: float) -> Verdict:
+    """Seconds from the last fault to the last answer that is missing or degraded."""
+    last = max((fault.at_seconds for fault in scenario.faults), default=0.0)
+    hurt = requests.started[(requests.failed | requests.degraded) & (requests.started >= last)]
+    after = requests.started[(requests.started > last + bound) & ~requests.failed]
+    found = float(hurt.max() - last) if len(hurt) else 0.0
+    if len(after) == 0:  # nobody asked long enough to know
+        found = float("inf")
+    return Verdict("recovered_seconds", bound, round(found, 3), found <= bound)

@@ -1,0 +1,144 @@
+"""Starts what a scenario asks, breaks it as the scenario says, and ends it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from core.errors import ConchError, ServerError
+from loadtests.scenario import Fault, Protocol
+from serving.client import ConchClient
+
+HOST = "127.0.0.1"
+START_SECONDS = 120.0
+STOP_SECONDS = 30.0
+CONCH = Path(sys.executable).with_name("conch")
+STUB = "triton_python_backend_stub"
+
+
+@dataclass(frozen=True)
+class Target:
+    """What runs.
+
+    Attributes:
+        address: host:port that the users ask.
+        options: Options for further `conch` commands on the same folders.
+        state_file: ``server.json`` of the running Triton.
+    """
+
+    address: str
+    options: tuple[str, ...]
+    state_file: Path
+
+    def harm(self, fault: Fault) -> None:
+        """Does what a fault says. Raises ServerError where it cannot."""
+        if fault.action == "activate":
+            done = subprocess.run([str(CONCH), "activate", *self.options], capture_output=True, text=True)
+            if done.returncode:
+                raise ServerError("conch activate failed during the load", found=done.stderr[-500:])
+            return
+        pid = int(json.loads(self.state_file.read_text(encoding="utf-8"))["pid"])
+        if fault.action == "kill-server":
+            os.kill(pid, signal.SIGKILL)
+            return
+        stubs = [child for child in psutil.Process(pid).children(recursive=True) if STUB in " ".join(child.cmdline())]
+        named = [child for child in stubs if any("context" in part for part in child.cmdline())]
+        if not named:
+            raise ServerError("no python step to kill", where=str(pid), expected="a stub of the step context")
+        named[0].kill()
+
+
+@contextlib.contextmanager
+def running(protocol: Protocol, var: Path, folder: Path, extra: Sequence[str]) -> Iterator[Target]:
+    """Triton, and the gateway where the scenario asks it, on free loopback ports; ended at the end.
+
+    Args:
+        protocol: What the users speak.
+        var: ``paths.var`` with a live repository.
+        folder: Where logs go.
+        extra: Further options of `conch`.
+
+    Raises:
+        ServerError: It does not start.
+    """
+    http, grpc, metrics, gateway = _free_ports(4)
+    ports = {"serving.http_port": http, "serving.grpc_port": grpc, "serving.metrics_port": metrics}
+    if protocol == "gateway":
+        ports["gateway.port"] = gateway
+    chosen = [f"paths.var={var}", *(f"{key}={port}" for key, port in ports.items())]
+    options = (*extra, *(part for text in chosen for part in ("--set", text)))
+    state_file = var / "run" / f"triton-{grpc}" / "server.json"
+    with contextlib.ExitStack() as stack:
+        triton = stack.enter_context(_child(["serve", *options], folder / "serve.log"))
+        _wait(triton, folder / "serve.log", lambda: _triton_answers(f"{HOST}:{grpc}"))
+        if protocol == "gateway":
+            front = stack.enter_context(_child(["gateway", *options], folder / "gateway.log"))
+            _wait(front, folder / "gateway.log", lambda: _is_ready(f"http://{HOST}:{gateway}/health/ready"))
+        address = {"grpc": grpc, "http": http, "gateway": gateway}[protocol]
+        yield Target(f"{HOST}:{address}", options, state_file)
+
+
+@contextlib.contextmanager
+def _child(arguments: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            [str(CONCH), *arguments], stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT
+        )
+        try:
+            yield process
+        finally:
+            process.terminate()
+            try:
+                process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _wait(process: subprocess.Popen[bytes], log: Path, answers: Callable[[], bool]) -> None:
+    until = time.monotonic() + START_SECONDS
+    while time.monotonic() < until:
+        if process.poll() is not None:
+            break
+        if answers():
+            return
+        time.sleep(0.2)
+    tail = log.read_text(encoding="utf-8", errors="replace")[-1_500:]
+    raise ServerError("the server under test did not start", where=str(log), found=tail, next_step="make run")
+
+
+def _triton_answers(address: str) -> bool:
+    try:
+        with ConchClient(address, deadline_seconds=2) as client:
+            return bool(client.recommend(["loadtest-probe"], k=1))
+    except ConchError:
+        return False
+
+
+def _is_ready(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as response:
+            return bool(response.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind((HOST, 0))
+        return [one.getsockname()[1] for one in sockets]
