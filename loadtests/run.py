@@ -153,13 +153,10 @@ def _locust(scenario: Scenario, folder: Path) -> None:
 def main() -> int:
     """Entry point; an expected failure is told without a traceback."""
     try:
-        app(standalone_mode=False)
+        return int(app(standalone_mode=False) or 0)  # click gives back the code of typer.Exit
     except ConchError as error:
         typer.secho(f"loadtest: {error}", err=True, fg=typer.colors.RED)
         return 2
-    except typer.Exit as done:
-        return done.exit_code
-    return 0
 
 
 if __name__ == "__main__":
