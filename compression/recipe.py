@@ -96,5 +96,5 @@ def all_recipes() -> Iterator[Recipe]:
     for share in RANK_SHARES:
         found += [Recipe(share, 8), Recipe(share, 4), Recipe(share, 4, "rows", rotate=True)]
         found += [Recipe(share, 0, tiers=plan) for plan in TIERS]
-    found += [Recipe(1.0, 8, "rows"), Recipe(1.0, 4, "rows")]
+    found += [Recipe(1.0, 8, "rows"), Recipe(0.5, 8, "rows"), Recipe(0.25, 8, "rows"), Recipe(1.0, 4, "rows")]
     yield from sorted(found, key=lambda recipe: recipe.ratio)

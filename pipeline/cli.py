@@ -32,7 +32,7 @@ def _add_stage(stage: Stage) -> None:
 
 
 for _stage in STAGES:
-    if _stage.name not in ("train", "export"):
+    if _stage.name not in ("train", "compress", "export"):  # verbs with options of their own
         _add_stage(_stage)
 
 for _group in (checking, compressing, gateway, measuring, publish, serving, training):

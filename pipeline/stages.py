@@ -42,6 +42,14 @@ def _train(settings: Settings, progress: Progress) -> list[Artifact]:
     return train(settings, progress)
 
 
+def _compress(settings: Settings, progress: Progress) -> list[Artifact]:
+    if not settings.compress.enabled:
+        return []
+    from pipeline.compressing.stage import compress
+
+    return [compress(settings, progress)]
+
+
 def _export(settings: Settings, progress: Progress) -> list[Artifact]:
     from export.stage import export_models
 
@@ -67,6 +75,13 @@ def _release(settings: Settings, progress: Progress) -> list[Artifact]:
 STAGES = (
     Stage("dataset", (), ("dataset",), "Read, clean and split the events; learn vocabularies and features.", _dataset),
     Stage("train", ("dataset",), ("mf", "gat", "ranker"), "Train the recall models and the ranker.", _train),
+    Stage(
+        "compress",
+        ("ranker", "gat", "mf"),
+        ("compressed",),
+        "Make the trained models small, where compress.enabled.",
+        _compress,
+    ),
     Stage("export", ("ranker", "gat", "mf"), ("graphs",), "Export to ONNX and prove parity with torch.", _export),
     Stage(
         "release",

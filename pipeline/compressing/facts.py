@@ -13,6 +13,12 @@ from core.sections import CompressSettings
 
 SCHEMA = 1
 DECIMALS = 5
+NOT_MEASURED = (
+    "TensorRT and CUDA: latency and accuracy; no plan was built",
+    "memory of a loaded session",
+    "latency of the exported recall graphs over large catalogues: `python -m bench.scan` measures it on made vectors",
+    "quality on test: `conch evaluate` on the release",
+)
 
 
 def facts_of_outcome(outcome: Outcome, options: CompressSettings, users: int, seconds: float) -> dict[str, Any]:
@@ -37,6 +43,7 @@ def facts_of_outcome(outcome: Outcome, options: CompressSettings, users: int, se
             "goals_met": bool(outcome.chosen),
             "why": outcome.why,
         },
+        "not_measured": list(NOT_MEASURED),
     }
 
 

@@ -22,6 +22,7 @@ from core.progress import SILENT, Progress
 from core.settings import Settings
 from core.tensors import RANK
 from pipeline.compressing.facts import facts_of_outcome
+from pipeline.compressing.page import write_pages
 from training.models.ranker import load_ranker
 from training.models.recall import load_model
 from training.stage import use_hardware
@@ -56,9 +57,10 @@ def compress(settings: Settings, progress: Progress = SILENT) -> Artifact:
     outcome, users = search(shipped, sources, dataset, recorded, progress)
     report = facts_of_outcome(outcome, settings.compress, users, time.perf_counter() - started)
     if not outcome.chosen:
-        path = var / f"compress-{outcome.goal.name}.json"
+        path = var / f"compress-{outcome.goal.name}" / REPORT
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, report)
+        write_pages(report, path.parent)
         raise GoalMissedError(
             f"no compressed chain meets the goal {outcome.goal.name}",
             where=str(path),
@@ -81,6 +83,7 @@ def compress(settings: Settings, progress: Progress = SILENT) -> Artifact:
         draft.tensors |= save_candidates(chosen, draft.path)
         draft.metrics |= {"why": outcome.why, "together": report["chosen"]["together"]}
         write_json(draft.path / REPORT, report)
+        write_pages(report, draft.path)
     done = draft.finished()
     check_reloaded(done, chosen, shipped)
     before = sum(asdict(one)["tables"] for step, one in outcome.originals.items() if step != RANK)

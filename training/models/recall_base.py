@@ -153,7 +153,7 @@ class RecallModel(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """User vectors ``(B, D)`` and what is added to their products with all items ``(B, I + 1)``."""
         filled = (rows != self.n_items).to(ages.dtype).amax(dim=1, keepdim=True)  # (B, 1), 0 or 1
-        bias = filled * self.column("item_bias") + (1 - filled) * self.column("empty_bias")
+        bias = torch.where(filled > 0, self.column("item_bias"), self.column("empty_bias"))
         vectors = self.user_vectors(rows, ages, values, kinds)
         if self.newcomers is not None:
             vectors = vectors + (1 - filled) * self.newcomers(user_features)
