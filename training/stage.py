@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import numba
 import torch
+from safetensors.torch import save_file
 
 from core.artifacts import Artifact, create_artifact, latest_artifact, parent_artifact
 from core.dataset import Dataset, load_dataset
@@ -18,6 +21,7 @@ from training.content.newcomers import fit_newcomers
 from training.content.store import save_content
 from training.content.transfer import configured_start
 from training.content.warm import warm_cold_items
+from training.continuation import Continuation
 from training.models.fitters import FITTERS, MEMBERS, fitter
 from training.models.ranker import save_ranker
 from training.models.recall import load_model, save_model
@@ -26,9 +30,17 @@ from training.ratings.store import KIND as RATING
 from training.ratings.store import train_rating
 
 MODELS = (*FITTERS, "ranker", RATING)
+NO_CONTINUATIONS: Mapping[str, Continuation] = MappingProxyType({})
+NETWORK_FILE = "network.safetensors"
+"""Weights as they are trained, beside those that are served: a continuation starts from them."""
 
 
-def train(settings: Settings, progress: Progress = SILENT, models: Sequence[str] = ()) -> list[Artifact]:
+def train(
+    settings: Settings,
+    progress: Progress = SILENT,
+    models: Sequence[str] = (),
+    continuations: Mapping[str, Continuation] = NO_CONTINUATIONS,
+) -> list[Artifact]:
     """Trains the named models on the newest dataset, in the order recall, then ranking.
 
     Args:
@@ -36,6 +48,7 @@ def train(settings: Settings, progress: Progress = SILENT, models: Sequence[str]
         progress: Where bars and summary lines go.
         models: Recall models, ranker and rating; those of ``recall.sources`` and the ranker by default, and rating
             where ``rating.enabled``. The ranker alone takes the newest recall models.
+        continuations: By recall model (mf, gat): what it goes on from.
 
     Raises:
         SettingsError: An unknown model or device.
@@ -56,7 +69,11 @@ def train(settings: Settings, progress: Progress = SILENT, models: Sequence[str]
             found="none",
             next_step="check train.fit and the split column of the data",
         )
-    made = [_train_recall(name, data, dataset, settings, progress) for name in FITTERS if name in models]
+    made = [
+        _train_recall(name, data, dataset, settings, progress, continuations.get(name))
+        for name in FITTERS
+        if name in models
+    ]
     if "ranker" in models:
         made.append(_train_ranker(data, dataset, settings, progress))
     if RATING in models:
@@ -79,13 +96,23 @@ def use_hardware(settings: Settings) -> None:
         )
 
 
-def _train_recall(name: str, data: Artifact, dataset: Dataset, settings: Settings, progress: Progress) -> Artifact:
+def _train_recall(
+    name: str,
+    data: Artifact,
+    dataset: Dataset,
+    settings: Settings,
+    progress: Progress,
+    continuation: Continuation | None,
+) -> Artifact:
     started, recorded = time.perf_counter(), Recorded(progress)
     events = dataset.events.of_splits(settings.train.fit)
     with create_artifact(
         settings.paths.var, name, settings=_sections(settings, name), seed=settings.train.seed, parents=(data,)
     ) as draft:
-        model = fitter(name)(dataset, events, settings, seed=settings.train.seed, progress=recorded)
+        fit: Any = fitter(name)
+        if continuation is not None:
+            fit = partial(fit, continuation=continuation)
+        model = fit(dataset, events, settings, seed=settings.train.seed, progress=recorded)
         warmed = warm_cold_items(
             model,
             dataset,
@@ -99,6 +126,8 @@ def _train_recall(name: str, data: Artifact, dataset: Dataset, settings: Setting
             warmed.model, dataset, events, settings.content, seed=settings.train.seed, progress=recorded
         )
         draft.tensors |= save_model(newcomers.model, draft.path)
+        if continuation is not None and continuation.kept:
+            save_file(continuation.kept, draft.path / NETWORK_FILE)
         draft.metrics |= {
             **({"content": warmed.metrics} if warmed.metrics else {}),
             **({"newcomers": newcomers.metrics} if newcomers.metrics else {}),
@@ -106,6 +135,8 @@ def _train_recall(name: str, data: Artifact, dataset: Dataset, settings: Setting
             "events": len(events),
             "train_seconds": round(time.perf_counter() - started, 2),
         }
+    if continuation is not None and continuation.checkpoints is not None:
+        continuation.checkpoints.remove()
     progress.say(f"train {name}: {len(events):,} events, {time.perf_counter() - started:.1f} s")
     if warmed.fitted is not None:
         save_content(warmed, settings, (data, draft.finished()))

@@ -17,7 +17,9 @@ from core.progress import SILENT, Progress
 from core.sections import GatSettings
 from core.settings import Settings
 from core.tensors import MASKED
+from training.continuation import Continuation, only
 from training.loop import check_finite, check_not_empty, cosine
+from training.models.gat_continue import TrainingState, go_on_from
 from training.models.gat_examples import ExampleSource
 from training.models.gat_kinds import GatKinds
 from training.models.gat_model import GatRecall
@@ -35,6 +37,7 @@ def fit_gat(
     seed: int,
     progress: Progress = SILENT,
     after_epoch: AfterEpoch | None = None,
+    continuation: Continuation | None = None,
 ) -> GatRecall:
     """Trains the graph attention recall on ``events``.
 
@@ -45,6 +48,7 @@ def fit_gat(
         seed: Decides cuts, dropped events and samples, and with them everything.
         progress: One step per epoch, with its mean loss.
         after_epoch: Called after each epoch, see ``AfterEpoch``; may raise to end a training that is not worth it.
+        continuation: Start from an earlier network, learn from some users only, keep checkpoints; ``gat.bag`` 1 only.
 
     Raises:
         SettingsError: A kind of events that the data does not have; heads that do not divide the dimension.
@@ -61,16 +65,23 @@ def fit_gat(
     making = partial(served_form, networks, recent, settings.recall.candidates)
     for member in range(chosen.bag):
         own_seed = seed if chosen.bag == 1 else [seed, member]
-        source = ExampleSource(histories, chosen, has_times, kinds.target_weights)
+        own = continuation if chosen.bag == 1 else None
+        learners = own.learners if own is not None else None
+        taught = histories if learners is None else only(histories, learners)
+        source = ExampleSource(taught, chosen, has_times, kinds.target_weights)
         popularity = source.popularity(dataset.n_items)
         networks.append(start_network(histories, popularity, chosen, own_seed, kinds.edge_weights).to(device))
+        if own is not None and own.start is not None and own.old_rows is not None:
+            go_on_from(networks[-1], own.start, own.old_rows)
         networks[-1].scalars.freeze(times=not has_times, values=not (dataset.has_values and chosen.use_values))
 
         def look(share: float, done: int = member) -> None:
             if after_epoch:
                 after_epoch((done + share) / chosen.bag, making)
 
-        _train(networks[-1], source, settings, counts, own_seed, progress, look)
+        _train(networks[-1], source, settings, counts, own_seed, progress, look, own)
+        if own is not None:
+            own.kept.update({name: value.detach().clone() for name, value in networks[-1].state_dict().items()})
         networks[-1].scalars.fill_unknown_kind(histories.kinds)
     return making()
 
@@ -125,6 +136,7 @@ def _train(
     seed: int | list[int],
     progress: Progress,
     look: Callable[[float], None],
+    continuation: Continuation | None = None,
 ) -> None:
     chosen, device = settings.gat, settings.train.device
     cut_rng, drop_rng, sample_rng = (np.random.default_rng([*np.ravel(seed), stream]) for stream in (2, 3, 4))
@@ -140,12 +152,17 @@ def _train(
         [{"params": tables, "lr": chosen.table_rate}, {"params": others, "lr": chosen.scalar_rate}]
     )
     first_cuts = source.draw(cut_rng)
-    _calibrate(network, TensorBatch.of(next(source.batches(first_cuts, drop_rng)), device))
+    if continuation is None or continuation.start is None:
+        _calibrate(network, TensorBatch.of(next(source.batches(first_cuts, drop_rng)), device))
     per_epoch = math.ceil(len(first_cuts) / chosen.batch_users)
-    total, step = per_epoch * chosen.epochs, 0
+    total = per_epoch * chosen.epochs
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: cosine(done, total))
+    checkpoints = continuation.checkpoints if continuation is not None else None
+    state = TrainingState(network, optimizer, {"cuts": cut_rng, "drops": drop_rng, "samples": sample_rng})
+    first = state.restore(checkpoints, schedule, progress) if checkpoints is not None else 1
+    step = (first - 1) * per_epoch
     with progress.bar("gat", chosen.epochs) as bar:
-        for epoch in range(1, chosen.epochs + 1):
+        for epoch in range(first, chosen.epochs + 1):
             losses = 0.0
             network.refresh_similarity()
             for examples in source.batches(source.draw(cut_rng), drop_rng):
@@ -161,6 +178,8 @@ def _train(
                 losses += check_finite(loss.item(), "gat", step, ADVICE)
             progress.record("gat loss", epoch, losses / per_epoch)
             bar.advance(note=f"loss {losses / per_epoch:.4f}")
+            if checkpoints is not None:
+                state.save(checkpoints, schedule, epoch, losses / per_epoch)
             look(epoch / chosen.epochs)
 
 

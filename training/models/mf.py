@@ -12,6 +12,7 @@ from core.kinds import kind_weights
 from core.progress import SILENT, Progress
 from core.sections import MfSettings
 from core.settings import Settings
+from training.continuation import Continuation
 from training.loop import check_finite, check_not_empty
 from training.models import mf_numba, mf_torch
 from training.models.event_weights import EventWeighting
@@ -24,7 +25,15 @@ INITIAL_SPREAD = 0.1
 """Standard deviation of a fresh row's length."""
 
 
-def fit_mf(dataset: Dataset, events: Events, settings: Settings, *, seed: int, progress: Progress = SILENT) -> MfRecall:
+def fit_mf(
+    dataset: Dataset,
+    events: Events,
+    settings: Settings,
+    *,
+    seed: int,
+    progress: Progress = SILENT,
+    continuation: Continuation | None = None,
+) -> MfRecall:
     """Trains matrix factorisation on ``events``.
 
     Args:
@@ -33,6 +42,8 @@ def fit_mf(dataset: Dataset, events: Events, settings: Settings, *, seed: int, p
         settings: The sections ``events``, ``mf``, ``recall`` and ``train``.
         seed: Decides the start values, and with them everything.
         progress: One step per epoch, with the loss over all pairs per event.
+        continuation: Items that the earlier model knows start from its vectors. Every event still counts: a half-step
+            solves a row from all of its events, and those left out would be forgotten.
 
     Raises:
         TrainingError: No events, or factors that are not finite.
@@ -51,7 +62,8 @@ def fit_mf(dataset: Dataset, events: Events, settings: Settings, *, seed: int, p
     pairs = np.count_nonzero(by_user.mass) * np.count_nonzero(by_item.mass)
     all_weight = chosen.unobserved_ratio * float(by_user.mass.sum()) / pairs
     objective = Objective(all_weight, chosen.regularisation, chosen.frequency_power)
-    items, spectrum = _alternate(by_user, by_item, objective, chosen, settings.train.device, seed, progress)
+    start = _start_vectors(by_item, chosen.dimension, seed, continuation)
+    items, spectrum = _alternate(by_user, by_item, objective, chosen, settings.train.device, start, progress)
     recent = recent_popularity(events, dataset.n_items, settings.recall.popularity_half_life_days)
     vectors = torch.zeros(dataset.n_items + 1, chosen.dimension)
     vectors[:-1] = torch.from_numpy(items)
@@ -70,23 +82,31 @@ def fit_mf(dataset: Dataset, events: Events, settings: Settings, *, seed: int, p
     ).eval()
 
 
+def _start_vectors(by_item: Interactions, dimension: int, seed: int, continuation: Continuation | None) -> np.ndarray:
+    """Random rows float32 ``(I, D)``, the earlier model's where it knows the item, zero without events."""
+    rng = np.random.default_rng(seed)
+    items = rng.normal(0, INITIAL_SPREAD / np.sqrt(dimension), (len(by_item), dimension)).astype(np.float32)
+    if continuation is not None and continuation.start is not None and continuation.old_rows is not None:
+        old, rows = continuation.start["item_vectors"].numpy(), continuation.old_rows
+        if old.shape[1] == dimension:
+            items[rows >= 0] = old[rows[rows >= 0]]
+    items[np.diff(by_item.starts) == 0] = 0
+    return items
+
+
 def _alternate(
     by_user: Interactions,
     by_item: Interactions,
     objective: Objective,
     settings: MfSettings,
     device: str,
-    seed: int,
+    items: np.ndarray,
     progress: Progress,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Item vectors ``(I, D)`` in the eigenbasis of their weighted Gram matrix, and its diagonal ``(D,)``."""
     half_step = (
         mf_numba.half_step if settings.solver == "numba" else partial(mf_torch.half_step, device=torch.device(device))
     )
-    rng = np.random.default_rng(seed)
-    spread = INITIAL_SPREAD / np.sqrt(settings.dimension)
-    items = rng.normal(0, spread, (by_user.n_columns, settings.dimension)).astype(np.float32)
-    items[np.diff(by_item.starts) == 0] = 0
     users = np.zeros((len(by_user), settings.dimension), dtype=np.float32)
     ridges = objective.ridge(by_user), objective.ridge(by_item)
     with progress.bar("mf", settings.epochs) as bar:

@@ -53,7 +53,7 @@ def truth(rng: np.random.Generator) -> float:
 def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
     rng = np.random.default_rng(1)
     expected = truth(rng)
-    runs = 200
+    runs = 300
     covered = {"snips": 0, "doubly_robust": 0, "mean_weight": 0}
     for _ in range(runs):
         found = judge(World(rng).choices, SUPPORT, margin=0.0, rng=rng, resamples=200)
