@@ -9,7 +9,7 @@ RTX ?=
 TARGET ?=
 READY := .venv/conch-setup
 CONCH := .venv/bin/conch
-VERBS := dataset tune train compress export release serve recommend similar rate evaluate features report run lint activate rollback canary status audit gateway
+VERBS := dataset tune train compress export release serve recommend similar rate evaluate features report run lint activate rollback canary status audit gateway gate retrain schedule demo-loop
 
 .PHONY: help setup setup-rtx check-tensorrt doctor demo check test loadtest bench-quality configs clean $(VERBS)
 
@@ -64,6 +64,10 @@ canary: $(READY) ## Let a release answer a share of users first: ARGS='start', '
 status: $(READY) ## What is live, kept, blocked, half-way
 audit: $(READY) ## Check the log of changes: ARGS='verify'
 run: $(READY) ## dataset, train, export, release
+gate: $(READY) ## Judge the newest release against the live one: blessed, or refused with reasons
+retrain: $(READY) ## Learn from new labels, judge, publish or refuse: ARGS='--labels FILE'
+schedule: $(READY) ## Run the loop by itself: by time, volume, drift, decay
+demo-loop: $(READY) ## Simulated users, several retrains, a bad release refused, a rollback
 $(VERBS):
 	@$(CONCH) $@ $(if $(TARGET),--target $(TARGET)) $(ARGS)
 

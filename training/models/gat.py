@@ -81,7 +81,8 @@ def fit_gat(
 
         _train(networks[-1], source, settings, counts, own_seed, progress, look, own)
         if own is not None:
-            own.kept.update({name: value.detach().clone() for name, value in networks[-1].state_dict().items()})
+            weights = networks[-1].state_dict()
+            own.kept.update({name: value.detach().contiguous().clone() for name, value in weights.items()})
         networks[-1].scalars.fill_unknown_kind(histories.kinds)
     return making()
 

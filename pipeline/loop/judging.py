@@ -1,0 +1,61 @@
+"""What the verbs do: read labels, judge the newest release."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from core.artifacts import latest_artifact, parent_artifact, sha256_of
+from core.errors import GateError
+from core.feedback_labels import TRAINING_EVENTS
+from core.progress import Progress
+from core.settings import Settings
+from pipeline.gate.data_quality import DataFacts
+from pipeline.gate.run import Evidence, run_gate
+from pipeline.loop.inputs import Labels, no_labels
+from pipeline.loop.journal import Journal
+from pipeline.loop.publishing import InstalledReleases
+
+
+def read_labels(settings: Settings, file: Path | None) -> Labels:
+    """Labels of a file; none without one.
+
+    Raises:
+        GateError: The file is missing or holds something else.
+    """
+    if file is None:
+        return no_labels()
+    try:
+        table = pq.read_table(file, columns=TRAINING_EVENTS.names).cast(TRAINING_EVENTS)
+    except (OSError, pa.ArrowInvalid, KeyError, ValueError) as error:
+        raise GateError(
+            "labels cannot be read",
+            where=str(file),
+            expected=", ".join(TRAINING_EVENTS.names),
+            found=str(error)[:300],
+        ) from None
+    return Labels(table, sha256_of(file))
+
+
+def judge_newest(settings: Settings, approved: bool, progress: Progress) -> bool:
+    """Runs the gate on the newest release artefact; True where it passed.
+
+    Raises:
+        GateError: It is the live one already.
+    """
+    challenger = latest_artifact(settings.paths.var, "release")
+    champion = InstalledReleases(settings).champion()
+    if champion is not None and champion.manifest.run_id == challenger.manifest.run_id:
+        raise GateError(
+            "the newest release is live already",
+            where=str(challenger.path),
+            next_step="conch retrain, or assemble another release",
+        )
+    data = parent_artifact(challenger, settings.paths.var, "dataset")
+    published = Journal(settings.paths.var).times("published", "canary")
+    facts = DataFacts(events=int(data.manifest.tensors["n_events"]))
+    ruling = run_gate(settings, challenger, champion, Evidence(facts, published=published, approved=approved), progress)
+    progress.say(f"gate: report {ruling.file.with_suffix('.md')}")
+    return ruling.report.passed
