@@ -41,12 +41,12 @@ def retrain_once(
 ) -> None:
     """Train a challenger on base data and new labels, judge it, publish it or refuse it (exit code 3)."""
     from pipeline.loop.judging import read_labels
-    from pipeline.loop.publishing import InstalledReleases
+    from pipeline.loop.publishing import PublishedReleases
     from pipeline.loop.retrain import Run, retrain
 
     settings, terminal = settings_from(config, set_), Terminal()
     run = Run("manual", read_labels(settings, labels), approved=approve, is_asked=True)
-    decision = retrain(settings, run, InstalledReleases(settings), terminal)
+    decision = retrain(settings, run, PublishedReleases(settings), terminal)
     terminal.say(f"retrain: {decision.action} {decision.release or ''}: {decision.reason}")
     if decision.action not in ("published", "canary"):
         raise typer.Exit(REFUSED if decision.action in ("refused", "skipped") else 2)
@@ -62,7 +62,7 @@ def schedule(
 ) -> None:
     """Run the loop by itself: by time, volume, drift, decay; every answer is written down."""
     from pipeline.loop.judging import read_labels
-    from pipeline.loop.publishing import InstalledReleases
+    from pipeline.loop.publishing import PublishedReleases
     from pipeline.loop.schedule import Tick, run_schedule, tick
 
     settings, terminal = settings_from(config, set_), Terminal()
@@ -70,7 +70,7 @@ def schedule(
 
     def look() -> Tick:
         is_asked, asked[0] = asked[0], False
-        publishing = InstalledReleases(settings, "conch schedule")
+        publishing = PublishedReleases(settings, "conch schedule")
         return tick(settings, publishing, lambda: read_labels(settings, labels), terminal, is_asked=is_asked)
 
     if once:

@@ -21,7 +21,7 @@ from pipeline.gate.statistics import Paired, compare
 from pipeline.loop.demo_page import write_page
 from pipeline.loop.inputs import Labels, no_labels
 from pipeline.loop.journal import Decision
-from pipeline.loop.publishing import InstalledReleases
+from pipeline.loop.publishing import PublishedReleases
 from pipeline.loop.retrain import BASE_FILE, Run, retrain
 from pipeline.loop.simulate import Recommend, Users, held_out_quality, simulated_users, visit
 from serving.client import ConchClient
@@ -30,6 +30,7 @@ from training.data.stage import build_dataset
 
 K = 10
 DAYS = 30
+GOLDEN = 0.6180339887498949
 QUICK = {
     "gate.rules": Path("config/gate/demo.toml"), "gate.resamples": 500,
     "train.threads": 1, "gat.epochs": 4, "gat.dimension": 16, "mf.dimension": 32, "mf.epochs": 8,
@@ -106,7 +107,7 @@ def run_demo_loop(settings: Settings, progress: Progress, *, rounds: int = 3, vi
     dataset = load_dataset(whole)
     users, known = simulated_users(dataset, 0.2, rng)
     own = _write_base(own, whole, dataset, known, progress)
-    publishing = InstalledReleases(own, "demo-loop")
+    publishing = PublishedReleases(own, "demo-loop", starts_as_canary=False)
     told: list[Round] = []
     decision = _step(own, publishing, "first release", no_labels(), progress)
     for turn in range(rounds + 1):
@@ -195,11 +196,12 @@ def users_own_pace(user_rows: np.ndarray, end: float) -> np.ndarray:
     times = np.empty(len(user_rows))
     ranks = np.arange(len(user_rows)) - starts[user_rows[order]]
     times[order] = end - DAYS * SECONDS_PER_DAY * (1 - (ranks + 1) / counts[user_rows[order]])
-    return times
+    stagger = np.arange(len(counts)) * GOLDEN % 1 * DAYS / 5 * SECONDS_PER_DAY  # nobody acts in step with all others
+    return times - stagger[user_rows]
 
 
 def _step(
-    settings: Settings, publishing: InstalledReleases, title: str, labels: Labels, progress: Progress
+    settings: Settings, publishing: PublishedReleases, title: str, labels: Labels, progress: Progress
 ) -> Decision:
     decision = retrain(settings, Run("manual", labels, is_asked=True), publishing, progress)
     progress.say(f"demo-loop: {title}: {decision.action} {decision.release or ''} ({decision.reason})")
@@ -217,7 +219,7 @@ def _asking(client: ConchClient) -> Recommend:
 
 
 def _roll_back(
-    settings: Settings, publishing: InstalledReleases, users: Users, told: list[Round]
+    settings: Settings, publishing: PublishedReleases, users: Users, told: list[Round]
 ) -> tuple[str, str, float]:
     """Takes the live release back by one and asks a server which one answers."""
     live = [one.decision.release for one in told if one.decision.action == "published"]

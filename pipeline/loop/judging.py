@@ -16,7 +16,7 @@ from pipeline.gate.data_quality import DataFacts
 from pipeline.gate.run import Evidence, run_gate
 from pipeline.loop.inputs import Labels, no_labels
 from pipeline.loop.journal import Journal
-from pipeline.loop.publishing import InstalledReleases
+from pipeline.loop.publishing import PublishedReleases
 
 
 def read_labels(settings: Settings, file: Path | None) -> Labels:
@@ -46,7 +46,7 @@ def judge_newest(settings: Settings, approved: bool, progress: Progress) -> bool
         GateError: It is the live one already.
     """
     challenger = latest_artifact(settings.paths.var, "release")
-    champion = InstalledReleases(settings).champion()
+    champion = PublishedReleases(settings).champion()
     if champion is not None and champion.manifest.run_id == challenger.manifest.run_id:
         raise GateError(
             "the newest release is live already",
