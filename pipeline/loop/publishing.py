@@ -36,7 +36,7 @@ class PublishedReleases:
             BlessingError: It carries none that is valid for these very files.
         """
         if canary_only and self._starts_as_canary:
-            self._publisher.start_canary(release.path, CANARY_WEIGHT, reason=reason)
+            self._publisher.start_canary(release.path, weight=CANARY_WEIGHT, reason=reason)
             return "canary"
         self._publisher.activate(release.path, reason=reason)
         return "published"

@@ -161,7 +161,9 @@ def best(rulings: list[tuple[Mode, Artifact, Ruling]]) -> tuple[Mode, Artifact, 
 
     def key(entry: tuple[Mode, Artifact, Ruling]) -> tuple[bool, float]:
         report = entry[2].report
-        values = [f.figures["challenger"] for f in report.findings if f.check.startswith("ndcg") and "challenger" in f.figures]
+        values = [
+            f.figures["challenger"] for f in report.findings if f.check.startswith("ndcg") and "challenger" in f.figures
+        ]
         return report.passed, float(values[0]) if values and np.isfinite(values[0]) else 0.0
 
     return max(rulings, key=key)
