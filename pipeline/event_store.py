@@ -28,6 +28,11 @@ CREATE TABLE IF NOT EXISTS quarantine (
 KEPT_BYTES = 4096
 
 
+def store_file(var: Path) -> Path:
+    """Where the gateway's events lie; ``var`` is ``paths.var``."""
+    return var / "feedback" / "gateway.sqlite"
+
+
 class EventStore:
     """Sink and newest events in one. Safe between threads.
 

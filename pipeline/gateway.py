@@ -11,7 +11,9 @@ from pathlib import Path
 from core.feedback_keys import keys_folder, load_keys
 from core.settings import Settings
 from pipeline.console import Terminal
-from pipeline.event_store import EventStore
+from pipeline.event_store import EventStore, store_file
+from pipeline.operator import Retraining, local_operator
+from pipeline.serve import interrupt_on_sigterm
 from serving.gateway.admin import Operator
 from serving.gateway.keys import add_key, read_keys
 from serving.gateway.parts import Wiring
@@ -41,16 +43,20 @@ def serve_gateway(settings: Settings, terminal: Terminal, operator: Operator | N
         ConchError: Triton does not start, keys or settings that cannot be used.
     """
     check_settings(settings.gateway)
+    interrupt_on_sigterm()  # while Triton starts and stops; in between uvicorn drains
     var = settings.paths.var
     keys = load_keys(settings.feedback.keys or keys_folder(var))
     shown = _operator_key(settings)
     with ExitStack() as stack:
         address, secret, restart = _triton(settings, stack)
-        store = EventStore(var / "feedback" / "gateway.sqlite", keys)
+        store = EventStore(store_file(var), keys)
         stack.callback(store.close)
+        retraining = Retraining(settings)
+        stack.callback(retraining.close)
         wiring = Wiring(
             settings.gateway, address, live_repository(var), pointer_file(var), store, store, keys,
-            read_keys(key_file(settings)), secret, settings.feedback.token_hours, operator or Operator(), restart,
+            read_keys(key_file(settings)), secret, settings.feedback.token_hours,
+            operator or local_operator(settings, retraining), restart,
         )  # fmt: skip
         terminal.say(
             f"gateway: http://{settings.gateway.host}:{settings.gateway.port}/ before Triton at {address}; "

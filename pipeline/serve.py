@@ -16,7 +16,7 @@ def serve_until_stopped(settings: Settings, terminal: Terminal) -> None:
     Raises:
         ServerError: It does not start, or it dies.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
+    interrupt_on_sigterm()
     try:
         with TritonServer(settings) as server:
             serving = settings.serving
@@ -28,6 +28,11 @@ def serve_until_stopped(settings: Settings, terminal: Terminal) -> None:
             server.wait()
     except KeyboardInterrupt:
         terminal.say("serve: stopped")
+
+
+def interrupt_on_sigterm() -> None:
+    """Makes SIGTERM end this process as Ctrl-C does, so that what it started is stopped."""
+    signal.signal(signal.SIGTERM, _interrupt)
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:

@@ -15,7 +15,8 @@ REFUSED = 3
 """Exit code of a refusal: a normal outcome, told apart from success (0) and from failure (2)."""
 
 LabelsOption = Annotated[
-    Path | None, typer.Option(help="Parquet with user_id, item_id, timestamp, value, event: what users did since.")
+    Path | None,
+    typer.Option(help="Parquet with user_id, item_id, timestamp, value, event; the gateway's store by default."),
 ]
 
 

@@ -8,25 +8,30 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from core.artifacts import latest_artifact, parent_artifact, sha256_of
+from core.dataset import load_dataset
 from core.errors import GateError
 from core.feedback_labels import TRAINING_EVENTS
 from core.progress import Progress
 from core.settings import Settings
 from pipeline.gate.data_quality import DataFacts
 from pipeline.gate.run import Evidence, run_gate
-from pipeline.loop.inputs import Labels, no_labels
+from pipeline.loop.inputs import Labels
 from pipeline.loop.journal import Journal
 from pipeline.loop.publishing import PublishedReleases
+from pipeline.loop.stored_labels import stored_labels
 
 
 def read_labels(settings: Settings, file: Path | None) -> Labels:
-    """Labels of a file; none without one.
+    """Labels of a file; of the gateway's store without one.
 
     Raises:
         GateError: The file is missing or holds something else.
+        StoreUnavailableError: The store cannot be read now.
+        ArtifactError: Nothing was trained yet.
     """
     if file is None:
-        return no_labels()
+        dataset = load_dataset(latest_artifact(settings.paths.var, "dataset"))
+        return stored_labels(settings, dataset.users.ids.tolist())
     try:
         table = pq.read_table(file, columns=TRAINING_EVENTS.names).cast(TRAINING_EVENTS)
     except (OSError, pa.ArrowInvalid, KeyError, ValueError) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import signal
+from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
@@ -23,7 +24,7 @@ class DrainingServer(uvicorn.Server):
     A second signal ends it at once.
     """
 
-    def __init__(self, config: uvicorn.Config, drain_seconds: float, drain: object) -> None:
+    def __init__(self, config: uvicorn.Config, drain_seconds: float, drain: Callable[[], None]) -> None:
         super().__init__(config)
         self._drain_seconds, self._drain = drain_seconds, drain
         self._waiting: asyncio.TimerHandle | None = None
@@ -31,11 +32,15 @@ class DrainingServer(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """See uvicorn: called in the signal handler."""
         if self._waiting is not None or sig == signal.SIGINT:
-            super().handle_exit(sig, frame)
+            self._end(sig, frame)
             return
-        self._drain()  # type: ignore[operator]
-        loop = asyncio.get_running_loop()
-        self._waiting = loop.call_later(self._drain_seconds, super().handle_exit, sig, frame)
+        self._drain()
+        self._waiting = asyncio.get_running_loop().call_later(self._drain_seconds, self._end, sig, frame)
+
+    def _end(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)
+        # uvicorn would raise the signal once more when it is done, past everything that the caller has to close.
+        self._captured_signals.clear()
 
 
 def check_settings(settings: GatewaySettings) -> None:
