@@ -120,7 +120,7 @@ def measure(cycles: int, fresh: int, threads: int) -> dict[str, object]:
                         spent["activate"].append(time.perf_counter() - started)
                     prints.append(footprint(server.pid))
                     print(f"cycle {cycle + 1}: {dict(load.counts)}", file=sys.stderr)  # noqa: T201
-        half = len(prints) // 2
+        half = len(prints) // 2 if len(prints) >= 4 else 0  # a line needs two points
         slope = {key: float(np.polyfit(range(len(prints) - half), [p[key] for p in prints[half:]], 1)[0])
                  for key in prints[0]}  # fmt: skip
         return {
