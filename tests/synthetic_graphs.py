@@ -42,7 +42,7 @@ def recall_graph(spec: StepSpec, shape: Shape, rng: np.random.Generator) -> onnx
     wide = shape.items + 1
     table = rng.standard_normal((wide, shape.dimension)).astype(np.float32)
     table[-1] = 0
-    constants = {
+    constants: dict[str, np.ndarray] = {
         "table": table,
         "columns": np.ascontiguousarray(table.T),
         "popularity": rng.random(wide).astype(np.float32),
