@@ -23,7 +23,8 @@ class TensorrtSettings(Section):
     workspace_megabytes: int = Field(2048, ge=16)
     """Scratch memory that a kernel may use."""
     version_compatible: bool = False
-    """Plans of TensorRT 10 run on 11 too, slower; Triton must then be told, see export/tensorrt/README.md."""
+    """Plans of TensorRT 10 run on 11 too, slower; Triton must then be started with
+    --backend-config=tensorrt,version-compatible=true."""
     hardware: Literal["same", "same_compute_capability", "ampere_plus"] = "same"
     """GPUs that a plan runs on: the model it was built on, all of its compute capability, or all from Ampere on."""
     refit: bool = True

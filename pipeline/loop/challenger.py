@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from typing import Literal
 
 import numpy as np
-from safetensors.torch import load_file
 
 from core.artifacts import Artifact, latest_artifact, parent_artifact
 from core.dataset import load_dataset
@@ -22,6 +21,7 @@ from pipeline.release import assemble_release
 from training.checkpoints import Checkpoints
 from training.continuation import Continuation, mixed_learners, rows_in
 from training.models.recall import WEIGHTS
+from training.models.weights import read_weights
 from training.stage import NETWORK_FILE, train
 
 Mode = Literal["incremental", "full"]
@@ -97,7 +97,7 @@ def _continuation(
     since = float(old.events.of_splits(tuple(champion.manifest.tensors["fit"])).timestamps.max(initial=0.0))
     rng = np.random.default_rng([settings.train.seed, 7])
     return Continuation(
-        start=load_file(model.file(file)) if file in known else None,
+        start=read_weights(model, file) if file in known else None,
         old_rows=rows_in(old.items, new.items),
         learners=mixed_learners(new, fitted, since, settings.retrain.replay_share, rng) if file in known else None,
         checkpoints=checkpoints,

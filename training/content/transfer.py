@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from core.artifacts import Artifact, load_artifact
@@ -22,6 +22,7 @@ from training.content.inputs import ContentInputs
 from training.content.lessons import Lessons
 from training.content.text import NgramEncoder
 from training.content.tower import ContentTower
+from training.models.weights import read_weights
 
 WEIGHTS = "content.safetensors"
 CODES = "item_codes.json"
@@ -66,7 +67,7 @@ def load_start(artifact: Artifact) -> Start:
         raise ArtifactError(
             "not a content artefact", where=str(artifact.path), expected="content", found=artifact.manifest.kind
         )
-    tensors = load_file(artifact.file(WEIGHTS))
+    tensors = read_weights(artifact, WEIGHTS)
     encoder = None
     if f"{ENCODER}weights" in tensors:
         encoder = NgramEncoder(

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from core.artifacts import Artifact
 from core.errors import ArtifactError
 from training.models.ranker_features import ItemTables
 from training.models.ranker_module import Ranker
 from training.models.ranker_shape import RankerShape
+from training.models.weights import read_weights
 from training.ratings.model import ValuePosterior
 
 __all__ = ["ItemTables", "Ranker", "RankerShape", "load_ranker", "save_ranker"]
@@ -31,11 +32,11 @@ def load_ranker(artifact: Artifact) -> Ranker:
     """Reads what ``save_ranker`` wrote, in evaluation mode.
 
     Raises:
-        ArtifactError: The weights do not fit the recorded shape.
+        ArtifactError: The weights do not fit the recorded shape, were altered, or are not finite.
     """
     shape = RankerShape.from_facts(artifact.manifest.tensors["shape"])
     path = artifact.file(WEIGHTS)
-    weights = load_file(path)
+    weights = read_weights(artifact, WEIGHTS)
     rating = None
     if shape.rating is not None:
         of_rating = {name: tensor for name, tensor in weights.items() if name.startswith(RATING)}

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from core.artifacts import Artifact
 from core.errors import ArtifactError
@@ -17,6 +17,7 @@ from training.models.mix_model import MixRecall
 from training.models.newcomers import Newcomers
 from training.models.recall_base import RecallModel
 from training.models.spectral_model import SpectralRecall
+from training.models.weights import read_tensors
 
 __all__ = ["RecallModel", "build_model", "load_model", "restore_model", "save_model"]
 
@@ -42,12 +43,12 @@ def restore_model(folder: Path, facts: dict[str, Any]) -> RecallModel:
     """The model that ``save_model`` wrote, on the CPU, in evaluation mode.
 
     Raises:
-        ArtifactError: The facts name no recall model, or do not fit the weights.
+        ArtifactError: The facts name no recall model, or do not fit the weights; or these cannot be used.
     """
     kind = facts.get("model")
     if kind not in MODELS:
         raise ArtifactError("not a recall model", where=str(folder), expected=" or ".join(MODELS), found=str(kind))
-    model = build_model(load_file(folder / WEIGHTS), facts)
+    model = build_model(read_tensors(folder / WEIGHTS), facts)
     for name in ("n_items", "dimension"):
         if getattr(model, name) != facts[name]:
             raise ArtifactError(
@@ -68,5 +69,6 @@ def build_model(tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> Reca
 
 
 def load_model(artifact: Artifact) -> RecallModel:
-    """The recall model of an artefact. Raises ArtifactError where it holds none."""
+    """The recall model of an artefact. Raises ArtifactError where it holds none, or its files were altered."""
+    artifact.verify()
     return restore_model(artifact.file(WEIGHTS).parent, artifact.manifest.tensors)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 
-import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from core.artifacts import Artifact, create_artifact
 from core.dataset import Dataset
 from core.errors import ArtifactError
 from core.progress import Progress
 from core.settings import Settings
+from training.models.weights import read_weights
 from training.ratings.fit import fit_rating
 from training.ratings.model import RatingModel
 
@@ -50,5 +50,4 @@ def load_rating(artifact: Artifact) -> RatingModel:
         raise ArtifactError(
             "not a rating model", where=str(artifact.path), expected=KIND, found=str(facts.get("model"))
         )
-    tensors: dict[str, torch.Tensor] = load_file(artifact.file(WEIGHTS))
-    return RatingModel.from_tensors(tensors, facts)
+    return RatingModel.from_tensors(read_weights(artifact, WEIGHTS), facts)
