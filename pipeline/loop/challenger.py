@@ -17,11 +17,13 @@ from core.errors import TrainingError
 from core.progress import Progress
 from core.settings import Settings, change_settings
 from export.stage import export_models
+from pipeline.compressing.stage import compress
 from pipeline.release import assemble_release
 from training.checkpoints import Checkpoints
 from training.continuation import Continuation, mixed_learners, rows_in
 from training.models.recall import WEIGHTS
 from training.models.weights import read_weights
+from training.ratings.store import KIND as RATING
 from training.stage import NETWORK_FILE, train
 
 Mode = Literal["incremental", "full"]
@@ -36,8 +38,8 @@ def make_challenger(
     """Trains, exports and assembles a release on the newest dataset; it is not installed.
 
     Incremental: mf and gat start from the live release's weights by item id, with fewer epochs; gat with lower rates,
-    learning from users with new events and a share of the others. The ranker is always fitted anew: it is small, and
-    its windows move with the data.
+    learning from users with new events and a share of the others. The ranker is always fitted anew, and with the full
+    settings: its windows move with the data, and the recall models that it fits for them start from nothing.
 
     Args:
         settings: Of the loop, with the data's own.
@@ -58,9 +60,12 @@ def make_challenger(
         if name in settings.recall.sources
     }
     with memory_limit(settings.retrain.memory_mb):
-        train(chosen, progress, continuations=continuations)
-        export_models(chosen, progress)
-        return assemble_release(chosen, progress)
+        train(chosen, progress, settings.recall.sources, continuations=continuations)
+        train(settings, progress, ("ranker", *((RATING,) if settings.rating.enabled else ())))
+        if settings.compress.enabled:
+            compress(settings, progress)
+        export_models(settings, progress)
+        return assemble_release(settings, progress)
 
 
 def gentle(settings: Settings) -> Settings:
