@@ -33,6 +33,9 @@ class RetrainSettings(Section):
     full_every: int = Field(5, ge=1)
     least_events: int = Field(100, ge=1)
     """With fewer new events nothing is trained."""
+    continues: tuple[Literal["mf", "gat"], ...] = ("mf",)
+    """Recall models that an incremental run starts from the live release's weights; the others start from nothing. gat
+    takes seconds to fit and learns too long when it goes on: see docs/decisions.md."""
     replay_share: float = Field(0.3, ge=0, le=1)
     """Share of old users among those that an incremental run of gat learns from; the others have new events."""
     rate_factor: float = Field(0.3, gt=0, le=1)

@@ -37,9 +37,10 @@ def make_challenger(
 ) -> Artifact:
     """Trains, exports and assembles a release on the newest dataset; it is not installed.
 
-    Incremental: mf and gat start from the live release's weights by item id, with fewer epochs; gat with lower rates,
-    learning from users with new events and a share of the others. The ranker is always fitted anew, and with the full
-    settings: its windows move with the data, and the recall models that it fits for them start from nothing.
+    Incremental: the models of ``retrain.continues`` start from the live release's weights by item id, with fewer
+    epochs; gat, where it is among them, with lower rates, from users with new events and a share of the others. The
+    ranker is always fitted anew, and with the full settings: its windows move with the data, and the recall models
+    that it fits for them start from nothing.
 
     Args:
         settings: Of the loop, with the data's own.
@@ -55,7 +56,13 @@ def make_challenger(
     if mode == "incremental" and champion is not None:
         chosen = gentle(settings)
     continuations = {
-        name: _continuation(name, chosen, data, champion if mode == "incremental" else None, progress)
+        name: _continuation(
+            name,
+            chosen,
+            data,
+            champion if mode == "incremental" and name in settings.retrain.continues else None,
+            progress,
+        )
         for name in GOES_ON
         if name in settings.recall.sources
     }
@@ -71,15 +78,13 @@ def make_challenger(
 def gentle(settings: Settings) -> Settings:
     """Fewer epochs and lower rates for a run that goes on."""
     of = settings.retrain
-    return change_settings(
-        settings,
-        {
-            "mf.epochs": max(1, round(settings.mf.epochs * of.epochs_factor)),
-            "gat.epochs": max(1, round(settings.gat.epochs * of.epochs_factor)),
-            "gat.table_rate": settings.gat.table_rate * of.rate_factor,
-            "gat.scalar_rate": settings.gat.scalar_rate * of.rate_factor,
-        },
-    )
+    changed: dict[str, float] = {}
+    for name in of.continues:
+        changed[f"{name}.epochs"] = max(1, round(getattr(settings, name).epochs * of.epochs_factor))
+    if "gat" in of.continues:
+        changed["gat.table_rate"] = settings.gat.table_rate * of.rate_factor
+        changed["gat.scalar_rate"] = settings.gat.scalar_rate * of.rate_factor
+    return change_settings(settings, changed)
 
 
 def _continuation(
