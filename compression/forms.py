@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -66,9 +68,9 @@ class CodedTable(nn.Module):
         scale, offset = (F.embedding(rows, part[:, None]).float() for part in (self.scale, self.zero))
         return self.widened((values - self.centre) * scale + (offset + self.centre * scale))
 
+    @abstractmethod
     def scan(self, vectors: torch.Tensor) -> torch.Tensor:
         """Products ``(B, N)`` of vectors ``(B, D)`` with all rows."""
-        raise NotImplementedError
 
 
 class UnpackedTable(CodedTable):

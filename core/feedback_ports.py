@@ -1,7 +1,6 @@
 """What the gateway, the loop and the store agree on: where events go, and how a user's newest ones come back.
 
-The embedded store is ``feedback.inbox.Inbox`` (SQLite); ``feedback.stream`` does the same over NATS JetStream and
-``feedback.recent_redis`` over Redis. Each role has one inherited suite of contract tests.
+``pipeline.event_store.EventStore`` is both ends in one SQLite file, for one gateway.
 """
 
 from __future__ import annotations
@@ -66,7 +65,7 @@ class EventSink(Protocol):
         Impressions come from the gateway itself and are trusted; feedback is checked (token, times, caps).
 
         Args:
-            batch: In order of arrival; at most ``feedback.max_batch``.
+            batch: In order of arrival.
 
         Returns:
             One acknowledgement per event, in order.
