@@ -8,6 +8,7 @@ else is what the gateway wrote. No field holds the user's own id: ``user_ref`` i
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self, TypeVar
 
@@ -30,8 +31,12 @@ Arm = Literal["stable", "canary", "shadow", "interleave", "fallback"]
 """Who answered. ``fallback`` slates are deterministic and stay out of off-policy estimates."""
 
 
+UNPRINTABLE = re.compile("[\ud800-\udfff]")
+"""Lone surrogates: texts that are no Unicode."""
+
+
 def _printable(text: str) -> str:
-    if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
+    if not text.isascii() and UNPRINTABLE.search(text) or "\0" in text:
         raise ValueError("holds NUL or a lone surrogate")
     return text
 

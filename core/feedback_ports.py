@@ -1,6 +1,6 @@
 """What the gateway, the loop and the store agree on: where events go, and how a user's newest ones come back.
 
-``pipeline.event_store.EventStore`` is both ends in one SQLite file, for one gateway.
+``feedback.store.EventStore`` is both ends in one folder, for the processes of one machine.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from core.feedback_keys import keys_folder, load_keys
 from core.settings import Settings
+from feedback.store import EventStore, store_folder
 from pipeline.console import Terminal
-from pipeline.event_store import EventStore, store_file
 from pipeline.operator import Retraining, local_operator
 from pipeline.serve import interrupt_on_sigterm
 from serving.gateway.admin import Operator
@@ -49,7 +49,7 @@ def serve_gateway(settings: Settings, terminal: Terminal, operator: Operator | N
     shown = _operator_key(settings)
     with ExitStack() as stack:
         address, secret, restart = _triton(settings, stack)
-        store = EventStore(store_file(var), keys)
+        store = EventStore(store_folder(var), keys, settings.feedback)
         stack.callback(store.close)
         retraining = Retraining(settings)
         stack.callback(retraining.close)

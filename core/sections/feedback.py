@@ -3,23 +3,44 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from core.sections.base import Section
 
 
 class FeedbackSettings(Section):
-    """What the gateway writes down, see pipeline/event_store.py."""
+    """What the gateway writes down, see feedback/README.md."""
 
     keys: Path | None = None
     """Folder with pseudonym.key and token.keys; keys under paths.var when empty."""
     token_hours: float = Field(24.0, gt=0)
     """How long an answer's token lets its items be clicked."""
+    future_seconds: float = Field(300.0, ge=0)
+    """Feedback that claims to lie further ahead of the server's clock goes into quarantine."""
+    oldest_days: float = Field(14.0, gt=0)
+    """Feedback older than this goes into quarantine."""
+    user_events_per_day: int = Field(2_000, ge=1)
+    """Feedback of one user and day beyond this goes into quarantine."""
+    orphan_minutes: float = Field(60.0, ge=0)
+    """Feedback waits this long for its impression before it is an orphan."""
+    keep_sealed_hours: float = Field(24.0, ge=0)
+    """Sealed events stay in the inbox this long: a damaged segment is written again from there."""
+    retention_days: float = Field(400.0, gt=0)
+    """Segments and histories older than this are deleted."""
+    busy_seconds: float = Field(2.0, gt=0)
+    """How long a write waits for another one before it gives up for now."""
+
+    @model_validator(mode="after")
+    def _old_ids_outlive_late_copies(self) -> Self:
+        if self.retention_days <= self.oldest_days:
+            raise ValueError("feedback.retention_days must exceed feedback.oldest_days: a late copy would count twice")
+        return self
 
 
 class LabelSettings(Section):
-    """From events to labels, see pipeline/loop/stored_labels.py."""
+    """From events to labels, see feedback/labels.py."""
 
     click_window_minutes: float = Field(30.0, gt=0)
     """Clicks and likes count this long after the impression."""

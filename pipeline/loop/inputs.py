@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -24,11 +25,13 @@ class Labels:
 
     Attributes:
         table: See ``core.feedback_labels.TRAINING_EVENTS``.
-        manifest: Hash of the immutable list of segments that it was read from.
+        manifest: Hash of the dataset of feedback that it was read from.
+        account: What became of the feedback, in events; see ``feedback.labels.AnswerCounts``.
     """
 
     table: pa.Table
     manifest: str = NO_MANIFEST
+    account: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.table)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from core.feedback_reasons import Reason
 from core.feedback_tokens import issue_token
 from core.feedback_users import user_ref
 from core.settings import Settings, load_settings
-from pipeline.event_store import EventStore, store_file
+from feedback.store import EventStore, store_folder
 from pipeline.loop.stored_labels import stored_labels
 from tests.unit.feedback.worlds import impression
 
@@ -30,8 +31,8 @@ class World:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.keys: FeedbackKeys = load_keys(keys_folder(settings.paths.var))
-        self.store = EventStore(store_file(settings.paths.var), self.keys)
-        self.now_ms = self.store._clock.now_ms()
+        self.store = EventStore(store_folder(settings.paths.var), self.keys, settings.feedback)
+        self.now_ms = time.time_ns() // 1_000_000 - 8 * 3_600_000
         self.show("r1", "ann")
 
     def show(self, request: str, user: str) -> None:
@@ -40,7 +41,7 @@ class World:
 
     def tell(self, event_id: str, user: str = "ann", request: str = "r1", after_s: float = 1, **fields: object) -> str:
         reference = user_ref(user, self.keys.pseudonym)
-        token = issue_token(self.keys.tokens, request, reference, ITEMS, int(self.now_ms / 1000) + 3600)
+        token = issue_token(self.keys.tokens, request, reference, ITEMS, int(self.now_ms / 1000) + 86_400)
         values: dict[str, object] = {
             "event_id": event_id, "type": "click", "user_ref": reference, "item": "b", "request_id": request,
             "token": token, "event_time_ms": self.now_ms + round(after_s * 1000),
