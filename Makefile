@@ -9,7 +9,7 @@ RTX ?=
 TARGET ?=
 READY := .venv/conch-setup
 CONCH := .venv/bin/conch
-VERBS := dataset tune train compress export release serve recommend similar rate evaluate features report run lint activate rollback canary status audit gateway gate retrain schedule demo-loop
+VERBS := dataset tune train compress export release serve recommend similar rate evaluate features report run lint activate rollback canary status audit gateway events gate retrain schedule demo-loop
 
 .PHONY: help setup setup-rtx check-tensorrt doctor demo check test loadtest bench-quality configs clean $(VERBS)
 

@@ -36,7 +36,7 @@ UNPRINTABLE = re.compile("[\ud800-\udfff]")
 
 
 def _printable(text: str) -> str:
-    if not text.isascii() and UNPRINTABLE.search(text) or "\0" in text:
+    if (not text.isascii() and UNPRINTABLE.search(text)) or "\0" in text:
         raise ValueError("holds NUL or a lone surrogate")
     return text
 

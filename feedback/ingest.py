@@ -81,7 +81,7 @@ class Ingest:
         # Sorted by key: neighbours in the tree are touched together.
         ids = sorted((key, digest, seq) for key, (digest, seq) in self._new_ids.items())
         many("INSERT OR IGNORE INTO ids VALUES (?, ?, ?)", ids)
-        many("INSERT INTO recent VALUES (?, ?, ?, ?, ?, ?, ?)", sorted(self._recent, key=lambda row: row[:2]))
+        many("INSERT INTO recent VALUES (?, ?, ?, ?, ?, ?, ?)", self._recent)
         counts = sorted((user, day, events) for (user, day), events in self._counted.items())
         many("INSERT OR REPLACE INTO daily VALUES (?, ?, ?)", counts)
         self._events.clear()
@@ -130,6 +130,7 @@ def _daily_counts(database: sqlite3.Connection, users: str) -> Counter[tuple[str
 
 def _corrections(database: sqlite3.Connection, users: str) -> set[tuple[str, str]]:
     found = database.execute(
-        "SELECT user_ref, corrections.key FROM json_each(?) AS asked JOIN corrections ON user_ref = asked.value", (users,)
+        "SELECT user_ref, corrections.key FROM json_each(?) AS asked JOIN corrections ON user_ref = asked.value",
+        (users,),
     )
     return set(found)

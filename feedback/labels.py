@@ -87,7 +87,7 @@ def label(folder: Path, snapshot: Snapshot, settings: LabelSettings) -> Feedback
     if not files:
         empty = AnswerCounts(0, 0, 0, 0, 0, 0)
         return FeedbackLabels(TRAINING_EVENTS.empty_table(), SHOWN_PLACES.empty_table(), empty)
-    values = {
+    values: dict[str, str | int] = {
         "impression": IMPRESSION,
         "feedback": FEEDBACK,
         "click_ms": round(settings.click_window_minutes * 60_000),
@@ -104,10 +104,10 @@ def label(folder: Path, snapshot: Snapshot, settings: LabelSettings) -> Feedback
             _run(database, "answers.sql", values)
             events = _ask(database, "events.sql").to_arrow_table()
             places = _ask(database, "places.sql", values).to_arrow_table()
-            counts = _ask(database, "counts.sql").fetchone()
+            (counts,) = _ask(database, "counts.sql").fetchall()
     except duckdb.Error as error:
         raise FeedbackError("labels cannot be made", where=str(folder), found=str(error)) from None
-    return FeedbackLabels(events.cast(TRAINING_EVENTS), places.cast(SHOWN_PLACES), AnswerCounts(*(counts or (0,) * 6)))
+    return FeedbackLabels(events.cast(TRAINING_EVENTS), places.cast(SHOWN_PLACES), AnswerCounts(*counts))
 
 
 def _run(database: duckdb.DuckDBPyConnection, name: str, values: dict[str, str | int]) -> None:

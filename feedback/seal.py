@@ -24,13 +24,14 @@ from core.feedback_ports import Clock
 from core.feedback_reasons import Reason
 from core.sections import FeedbackSettings
 from feedback.inbox import Inbox
+from feedback.ingest import DAY_MS
 from feedback.quarantine import put_in_quarantine
 from feedback.segments import TEMPORARY, check_segment, content_of, segment_path, segment_table, write_segment
 
 SEGMENT_EVENTS = 500_000
 """Most events of one segment."""
 READY = """
-SELECT seq, ingest_ms, events.key, user_ref, is_impression, body, request_id,
+SELECT seq, ingest_ms, events.key, user_ref, is_impression, CAST(body AS BLOB), request_id,
     is_impression OR EXISTS (SELECT 1 FROM ids WHERE ids.key = 'imp:' || request_id) AS has_impression,
     (SELECT digest FROM ids WHERE ids.key = events.key) AS digest
 FROM events WHERE segment IS NULL AND seq > ? ORDER BY seq LIMIT ?
@@ -96,7 +97,8 @@ class Sealer:
         """Writes a damaged segment again from the inbox; False where the inbox no longer holds all of it."""
         with _alone(self._folder), closing(self._inbox.reader()) as database:
             rows = database.execute(
-                "SELECT seq, ingest_ms, key, user_ref, is_impression, body FROM events WHERE segment = ? ORDER BY seq",
+                "SELECT seq, ingest_ms, key, user_ref, is_impression, CAST(body AS BLOB) FROM events "
+                "WHERE segment = ? ORDER BY seq",
                 (sha256,),
             ).fetchall()
             table = segment_table(rows)
@@ -139,7 +141,7 @@ class Sealer:
                 (corrupt, Reason.CORRUPT, "the inbox holds other bytes than were stored"),
             ):
                 for row in found:
-                    put_in_quarantine(database, row[2], row[3], reason, detail, bytes(row[5]), row[1])
+                    put_in_quarantine(database, row[2], row[3], reason, detail, row[5], row[1])
                     database.execute("DELETE FROM events WHERE seq = ?", (row[0],))
                     database.execute("DELETE FROM recent WHERE user_ref = ? AND seq = ?", (row[3], row[0]))
             if sealed != len(ready):
@@ -193,7 +195,7 @@ class Sealer:
     def _expire(self) -> int:
         """Drops what retention no longer allows, and sealed events that the inbox need not keep."""
         now_ms = self._clock.now_ms()
-        oldest = now_ms - round(self._settings.retention_days * 86_400_000)
+        oldest = now_ms - round(self._settings.retention_days * DAY_MS)
         with self._inbox.writing() as database:
             old = database.execute("SELECT sha256, last_seq FROM segments WHERE newest_ms < ?", (oldest,)).fetchall()
             for sha256, last_seq in old:
@@ -201,7 +203,8 @@ class Sealer:
                 database.execute("DELETE FROM ids WHERE seq <= ?", (last_seq,))
                 database.execute("DELETE FROM recent WHERE seq <= ?", (last_seq,))
             database.execute("DELETE FROM quarantine WHERE ingest_ms < ?", (oldest,))
-            database.execute("DELETE FROM daily WHERE day < ?", (oldest // 86_400_000,))
+            too_old = now_ms - round(self._settings.oldest_days * DAY_MS)
+            database.execute("DELETE FROM daily WHERE day < ?", (too_old // DAY_MS,))
             database.execute(
                 "DELETE FROM events WHERE segment IS NOT NULL AND ingest_ms < ?",
                 (now_ms - round(self._settings.keep_sealed_hours * 3_600_000),),

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from core.errors import ConchError
-from pipeline.commands import checking, compressing, gateway, loop, measuring, publish, serving, training
+from pipeline.commands import checking, compressing, events, gateway, loop, measuring, publish, serving, training
 from pipeline.console import Terminal
 from pipeline.options import ConfigOption, SetOption, settings_from
 from pipeline.stages import STAGES, Stage, run_stages
@@ -35,7 +35,7 @@ for _stage in STAGES:
     if _stage.name not in ("train", "compress", "export"):  # verbs with options of their own
         _add_stage(_stage)
 
-for _group in (checking, compressing, gateway, measuring, publish, serving, training, loop):
+for _group in (checking, compressing, events, gateway, measuring, publish, serving, training, loop):
     app.add_typer(_group.app)
 
 

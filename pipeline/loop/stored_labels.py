@@ -9,11 +9,11 @@ from collections.abc import Iterable
 
 import pyarrow as pa
 
-from core.feedback_keys import keys_folder, load_keys
 from core.feedback_users import user_ref
 from core.settings import Settings
 from feedback.labels import FeedbackLabels, label
-from feedback.store import EventStore, store_folder
+from feedback.store import store_folder
+from pipeline.events import feedback_keys, open_store
 from pipeline.loop.inputs import Labels, no_labels
 
 
@@ -33,7 +33,7 @@ def stored_labels(settings: Settings, known_users: Iterable[str]) -> Labels:
     if found is None:
         return no_labels()
     labels, content = found
-    key = load_keys(settings.feedback.keys or keys_folder(settings.paths.var)).pseudonym
+    key = feedback_keys(settings).pseudonym
     known = {user_ref(user_id, key): user_id for user_id in known_users}
     table = labels.events
     users = pa.array([known.get(ref, ref) for ref in table["user_id"].to_pylist()], pa.string())
@@ -46,11 +46,7 @@ def sealed_labels(settings: Settings) -> tuple[FeedbackLabels, str] | None:
     folder = store_folder(settings.paths.var)
     if not folder.is_dir():
         return None
-    keys = load_keys(settings.feedback.keys or keys_folder(settings.paths.var))
-    store = EventStore(folder, keys, settings.feedback)
-    try:
+    with open_store(settings) as store:
         store.seal()
         snapshot = store.snapshot()
-    finally:
-        store.close()
     return label(folder, snapshot, settings.labels), snapshot.content

@@ -83,3 +83,7 @@ def answer(
         "item": item,
     }
     return Feedback.model_validate(values | fields)
+
+
+def deletion(event_id: str, user: str, at_ms: int = START_MS) -> Feedback:
+    return Feedback(event_id=event_id, type="delete_user", user_ref=ref(user), event_time_ms=at_ms)
