@@ -46,7 +46,7 @@ fi
 printf 'setup: installing pinned packages (about 2 GB on disk; minutes on the first run)\n'
 index=()
 [ -z "${TORCH_INDEX:-}" ] || index=(--extra-index-url "$TORCH_INDEX")
-extras=dev,bench
+extras=dev,bench,stream
 [ -z "${RTX:-}" ] || extras=$extras,rtx
 progress=off
 [ -t 1 ] && progress=on

@@ -13,12 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from core.errors import StoreUnavailableError
-from core.feedback import Event, Rejected
 from core.feedback_ports import Acknowledgement, Clock
 from core.feedback_tokens import TokenKeys
 from core.sections import FeedbackSettings
 from feedback.ingest import Ingest
 from feedback.judge import judge
+from feedback.wire import Arrival
 
 INBOX_FILE = "inbox.sqlite"
 SCHEMA = """
@@ -73,12 +73,12 @@ class Inbox:
         except (sqlite3.Error, OSError) as error:
             raise unavailable(self._path, error) from None
 
-    def append(self, batch: Sequence[Event | Rejected]) -> list[Acknowledgement]:
-        """See ``core.feedback_ports.EventSink``."""
-        # A clock that was set back must not make everybody's events lie ahead. Judged before the lock: signatures take
-        # as long as the writing.
-        now_ms = max(self._clock.now_ms(), self._last_ms)
-        verdicts = [judge(event, now_ms, self._tokens, self._settings) for event in batch]
+    def append(self, arrivals: Sequence[Arrival]) -> list[Acknowledgement]:
+        """See ``core.feedback_ports.EventSink``; events are judged by the time of their arrival."""
+        verdicts = [
+            judge(arrival.event, arrival.arrived_ms, self._tokens, self._settings) for arrival in arrivals
+        ]  # before the lock: signatures take as long as the writing
+        now_ms = self.now_ms()
         with self.writing() as database:
             counters = dict(database.execute("SELECT name, value FROM counters WHERE name IN ('seq', 'ingest_ms')"))
             now_ms = max(now_ms, counters["ingest_ms"])
@@ -90,6 +90,13 @@ class Inbox:
             )
         self._last_ms = now_ms
         return acknowledged
+
+    def now_ms(self) -> int:
+        """The clock, never behind what was acknowledged.
+
+        A clock that was set back must not make everybody's events lie ahead.
+        """
+        return max(self._clock.now_ms(), self._last_ms)
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from feedback.recent import RecentReader
 from feedback.seal import Sealed, Sealer
 from feedback.segments import check_segment
 from feedback.snapshot import Snapshot, take_snapshot
+from feedback.wire import Arrival
 
 
 def store_folder(var: Path) -> Path:
@@ -48,7 +49,12 @@ class EventStore:
 
     def append(self, batch: Sequence[Event | Rejected]) -> list[Acknowledgement]:
         """See ``core.feedback_ports.EventSink``."""
-        return self._inbox.append(batch)
+        now_ms = self._inbox.now_ms()
+        return self._inbox.append([Arrival(event, now_ms) for event in batch])
+
+    def append_arrivals(self, arrivals: Sequence[Arrival]) -> list[Acknowledgement]:
+        """The same for events that another server got earlier."""
+        return self._inbox.append(arrivals)
 
     def newest(
         self, user_refs: Sequence[str], limit: int, types: Sequence[FeedbackType] = HISTORY_TYPES
@@ -86,6 +92,11 @@ class EventStore:
         """The newest refused events."""
         with closing(self._inbox.reader()) as database:
             return quarantined(database, limit)
+
+    def histories(self) -> Iterator[tuple[str, int, str, str, str, float | None, int]]:
+        """All histories: user_ref, seq, key, type, item, value, event_time_ms."""
+        with closing(self._inbox.reader()) as database:
+            yield from database.execute("SELECT * FROM recent ORDER BY user_ref, seq")
 
     def counts(self) -> dict[str, int]:
         """Events by where they are: sealed, in the inbox, in quarantine by reason."""

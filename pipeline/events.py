@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
 
-from core.errors import FeedbackError
+from core.errors import FeedbackError, SettingsError, StoreUnavailableError
 from core.feedback import Feedback
 from core.feedback_keys import FeedbackKeys, keys_folder, load_keys
+from core.feedback_ports import EventSink, RecentEvents, SystemClock
 from core.feedback_users import user_ref
 from core.settings import Settings
 from feedback.store import EventStore, store_folder
@@ -34,6 +37,97 @@ def open_store(settings: Settings) -> Iterator[EventStore]:
         yield store
     finally:
         store.close()
+
+
+@dataclass(frozen=True)
+class Ends:
+    """Where a gateway's events go, and where it reads histories."""
+
+    sink: EventSink
+    recent: RecentEvents
+
+
+def open_ends(settings: Settings, stack: ExitStack) -> Ends:
+    """Both ends, as the settings ``feedback.nats`` and ``feedback.redis`` say; closed with ``stack``.
+
+    Raises:
+        SettingsError: One is given without the other, or the extra ``stream`` is not installed.
+        StoreUnavailableError: The inbox of this machine cannot be used.
+    """
+    feedback, folder, keys = settings.feedback, store_folder(settings.paths.var), feedback_keys(settings)
+    if bool(feedback.nats) != bool(feedback.redis):
+        raise SettingsError(
+            "events over NATS need histories in Redis, and the other way round", where="feedback.nats, feedback.redis",
+            expected="both or neither", found=f"nats={feedback.nats!r}, redis={feedback.redis!r}",
+        )  # fmt: skip
+    if not feedback.nats:
+        store = EventStore(folder, keys, feedback)
+        stack.callback(store.close)
+        return Ends(store, store)
+    jetstream, histories = _engines()
+    from feedback.spool import Spool
+
+    clock = SystemClock()
+    onward = jetstream.JetStreamSink(feedback.nats, keys.tokens, feedback, clock)
+    spool = Spool(folder / "spool.sqlite", onward, keys.tokens, feedback, clock)
+    stack.callback(spool.close)
+    recent = histories.RedisHistories(feedback.redis, feedback.retention_days)
+    stack.callback(recent.close)
+    return Ends(spool, recent)
+
+
+def ingest(settings: Settings, say: Callable[[str], None], until_empty: bool = False) -> int:
+    """From the broker into the event store and Redis, until interrupted; gives back how many messages.
+
+    Args:
+        settings: ``feedback.nats`` and ``feedback.redis``.
+        say: Told when an engine goes away.
+        until_empty: End when nothing waits.
+
+    Raises:
+        SettingsError: No broker is named, or the extra ``stream`` is not installed.
+        StoreUnavailableError: With ``until_empty``, where an engine is away.
+    """
+    if not settings.feedback.nats:
+        raise SettingsError(
+            "no broker to read from", where="feedback.nats", expected="nats://host:port", found="nothing",
+            next_step="without a broker the gateway writes into the event store itself",
+        )  # fmt: skip
+    jetstream, engines = _engines()
+    done = 0
+    with ExitStack() as stack:
+        store = EventStore(store_folder(settings.paths.var), feedback_keys(settings), settings.feedback)
+        stack.callback(store.close)
+        histories = None
+        if settings.feedback.redis:
+            histories = engines.RedisHistories(settings.feedback.redis, settings.feedback.retention_days)
+            stack.callback(histories.close)
+            histories.restore(store.histories())  # Redis may have lost them while nobody looked
+        ingester = jetstream.Ingester(settings.feedback.nats, store, histories)
+        stack.callback(ingester.close)
+        while True:
+            try:
+                got = ingester.step()
+            except StoreUnavailableError as error:
+                if until_empty:
+                    raise
+                say(f"ingest: {error.what}; trying again")
+                time.sleep(error.retry_after_s)
+                continue
+            done += got
+            if until_empty and not got:
+                return done
+
+
+def _engines() -> tuple[Any, Any]:
+    try:
+        from feedback import jetstream, redis_histories
+    except ImportError as error:
+        raise SettingsError(
+            "events over NATS and Redis need their clients", where="feedback.nats", expected="the extra `stream`",
+            found=str(error), next_step="pip install -e '.[stream]'",
+        ) from None  # fmt: skip
+    return jetstream, redis_histories
 
 
 def forget_user(settings: Settings, store: EventStore, user_id: str) -> int:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from core.feedback_keys import keys_folder, load_keys
 from core.settings import Settings
-from feedback.store import EventStore, store_folder
 from pipeline.console import Terminal
+from pipeline.events import open_ends
 from pipeline.operator import Retraining, local_operator
 from pipeline.serve import interrupt_on_sigterm
 from serving.gateway.admin import Operator
@@ -49,12 +49,11 @@ def serve_gateway(settings: Settings, terminal: Terminal, operator: Operator | N
     shown = _operator_key(settings)
     with ExitStack() as stack:
         address, secret, restart = _triton(settings, stack)
-        store = EventStore(store_folder(var), keys, settings.feedback)
-        stack.callback(store.close)
+        ends = open_ends(settings, stack)
         retraining = Retraining(settings)
         stack.callback(retraining.close)
         wiring = Wiring(
-            settings.gateway, address, live_repository(var), pointer_file(var), store, store, keys,
+            settings.gateway, address, live_repository(var), pointer_file(var), ends.sink, ends.recent, keys,
             read_keys(key_file(settings)), secret, settings.feedback.token_hours,
             operator or local_operator(settings, retraining), restart,
         )  # fmt: skip

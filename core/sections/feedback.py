@@ -32,6 +32,14 @@ class FeedbackSettings(Section):
     busy_seconds: float = Field(2.0, gt=0)
     """How long a write waits for another one before it gives up for now."""
 
+    nats: str = ""
+    """nats://host:port: the gateway publishes events there, `conch events ingest` stores them. Empty: the inbox of this
+    machine. Needs the extra `stream`."""
+    redis: str = ""
+    """redis://host:port/0: where the gateway reads users' newest events. Empty: the inbox of this machine."""
+    spool_events: int = Field(100_000, ge=0)
+    """Events that wait on the gateway's disk while the broker is away; more are refused with 503."""
+
     @model_validator(mode="after")
     def _old_ids_outlive_late_copies(self) -> Self:
         if self.retention_days <= self.oldest_days:

@@ -83,3 +83,23 @@ def forget(
     with open_store(settings) as store:
         gone = forget_user(settings, store, user)
     typer.echo(f"deleted; {gone:,} events taken out of segments. Models forget with the next full `conch retrain`")
+
+
+@group.command()
+def ingest(
+    once: Annotated[bool, typer.Option(help="End when nothing waits at the broker.")] = False,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+) -> None:
+    """Store what gateways published to NATS (feedback.nats), and keep histories in Redis (feedback.redis)."""
+    from pipeline.events import ingest as run
+    from pipeline.serve import interrupt_on_sigterm
+
+    interrupt_on_sigterm()
+    settings = settings_from(config, set_)
+    typer.echo(f"ingest: from {settings.feedback.nats or 'nowhere'}; Ctrl-C stops it")
+    try:
+        done = run(settings, typer.echo, once)
+    except KeyboardInterrupt:
+        done = None
+    typer.echo("ingest: stopped" if done is None else f"ingest: {done:,} messages")

@@ -1,0 +1,1 @@
+"""Event store over real NATS and Redis servers."""
