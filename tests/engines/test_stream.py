@@ -121,7 +121,8 @@ def test_dead_broker_fills_the_spool_then_sheds_and_nothing_is_lost(world: World
         except StoreUnavailableError as error:
             refused += 1
             assert error.retry_after_s >= 1
-    assert (statuses, refused) == (["stored"] * 20, 5)
+    assert statuses == ["stored"] * 20
+    assert refused == 5
     world.nats.start()
     deadline = time.monotonic() + 20
     while world.sink.waiting and time.monotonic() < deadline:
