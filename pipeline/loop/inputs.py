@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,8 +12,9 @@ import pyarrow.parquet as pq
 
 from core.artifacts import Artifact
 from core.dataset import load_dataset
-from core.feedback_labels import TRAINING_EVENTS
+from core.feedback_labels import SHOWN_PLACES, TRAINING_EVENTS
 from core.settings import Settings, change_settings
+from pipeline.gate.data_quality import DataFacts
 
 NO_MANIFEST = "none"
 
@@ -26,12 +26,14 @@ class Labels:
     Attributes:
         table: See ``core.feedback_labels.TRAINING_EVENTS``.
         manifest: Hash of the dataset of feedback that it was read from.
-        account: What became of the feedback, in events; see ``feedback.labels.AnswerCounts``.
+        facts: What the store counted beside the labels.
+        places: What was shown, see ``core.feedback_labels.SHOWN_PLACES``.
     """
 
     table: pa.Table
     manifest: str = NO_MANIFEST
-    account: Mapping[str, int] = field(default_factory=dict)
+    facts: DataFacts = field(default_factory=lambda: DataFacts(0))
+    places: pa.Table = field(default_factory=SHOWN_PLACES.empty_table)
 
     def __len__(self) -> int:
         return len(self.table)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -45,7 +45,6 @@ class Run:
     Attributes:
         trigger: manual, time, volume, drift, decay.
         labels: All of them, not only the newest.
-        counts: What the store counted; only the fields that labels alone do not tell are read.
         choices: Logged choices for G2, where a caller has them.
         approved: A person approved what comes out.
         is_asked: A person asked: the least number of new labels does not hold then.
@@ -53,7 +52,6 @@ class Run:
 
     trigger: str
     labels: Labels
-    counts: DataFacts = field(default_factory=lambda: DataFacts(0))
     choices: LoggedChoices | None = None
     approved: bool = False
     is_asked: bool = False
@@ -178,7 +176,7 @@ def _known_labels(journal: Journal) -> int:
 def _facts(run: Run, base: Artifact, champion: Artifact | None, journal: Journal, fresh: int) -> DataFacts:
     if champion is None:
         events = int(base.manifest.tensors["n_events"])
-        return replace(run.counts, events=events + len(run.labels))
+        return replace(run.labels.facts, events=events + len(run.labels))
     table = run.labels.table
     known = frozenset(str(item) for item in load_dataset(base).items.ids)
     values = table["value"].to_numpy(zero_copy_only=False).astype(np.float64)
@@ -188,7 +186,7 @@ def _facts(run: Run, base: Artifact, champion: Artifact | None, journal: Journal
     usual = float(np.mean(earlier[-10:])) if earlier else None
     share = max(fresh, 0) / max(len(table), 1)  # shares of users and items are those of all labels
     return replace(
-        run.counts,
+        run.labels.facts,
         events=max(fresh, 0),
         usual_events=usual,
         largest_user=round(counted.largest_user * share),

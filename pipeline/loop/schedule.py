@@ -13,7 +13,8 @@ from datetime import UTC, datetime, timedelta
 
 from apscheduler.schedulers.blocking import BlockingScheduler
 
-from core.artifacts import Artifact
+from core.artifacts import Artifact, parent_artifact
+from core.dataset import load_dataset
 from core.errors import ConchError
 from core.progress import Progress
 from core.settings import Settings
@@ -22,6 +23,7 @@ from pipeline.loop.journal import Action, Journal
 from pipeline.loop.lease import Lease
 from pipeline.loop.retrain import Publishing, Run, retrain
 from pipeline.loop.triggers import Answer, Signals, decide
+from pipeline.loop.watch import ClickRates, click_rates, drifts, item_bins
 
 LEASE_NAME = "loop"
 RENEWALS = 4
@@ -70,7 +72,7 @@ def tick(
     """
     labels = read_labels()
     champion = publishing.champion()
-    signals = _signals(settings, labels, is_asked, now())
+    signals = _signals(settings, labels, champion, is_asked, now())
     answer = decide(signals, settings.schedule)
     outcome = None
     if answer.run:
@@ -139,15 +141,26 @@ def run_schedule(settings: Settings, look: Callable[[], Tick], progress: Progres
         progress.say("schedule: stopped")
 
 
-def _signals(settings: Settings, labels: Labels, is_asked: bool, now: datetime) -> Signals:
+def _signals(settings: Settings, labels: Labels, champion: Artifact | None, is_asked: bool, now: datetime) -> Signals:
     journal = Journal(settings.paths.var)
     runs = journal.times("published", "canary", "refused", "failed")
     counts = [d.figures["labels"] for d in journal.read() if "labels" in d.figures and d.action != "failed"]
+    rates, drifted = ClickRates(), []
+    if champion is not None and len(labels.places):  # labels of a file come without what was shown
+        rates = click_rates(labels.places, str(champion.manifest.tensors["release_id"]))
+        learned = load_dataset(parent_artifact(champion, settings.paths.var, "dataset"))
+        since_s = champion.manifest.created.timestamp()
+        drifted = drifts(labels.table, labels.places, since_s, item_bins(learned))
     return Signals(
         now=now,
         last_run=runs[-1] if runs else None,
         runs_today=sum(now - when < timedelta(days=1) for when in runs),
         new_labels=len(labels) - (int(counts[-1]) if counts else 0),
+        drifts=drifted,
+        click_rate=rates.newest,
+        shown=rates.newest_places,
+        first_click_rate=rates.first,
+        first_shown=rates.first_places,
         is_asked=is_asked,
     )
 

@@ -15,6 +15,7 @@ from feedback.labels import FeedbackLabels, label
 from feedback.store import store_folder
 from pipeline.events import feedback_keys, open_store
 from pipeline.loop.inputs import Labels, no_labels
+from pipeline.loop.watch import store_facts
 
 
 def stored_labels(settings: Settings, known_users: Iterable[str]) -> Labels:
@@ -32,21 +33,22 @@ def stored_labels(settings: Settings, known_users: Iterable[str]) -> Labels:
     found = sealed_labels(settings)
     if found is None:
         return no_labels()
-    labels, content = found
+    labels, content, quarantined = found
     key = feedback_keys(settings).pseudonym
     known = {user_ref(user_id, key): user_id for user_id in known_users}
     table = labels.events
     users = pa.array([known.get(ref, ref) for ref in table["user_id"].to_pylist()], pa.string())
     table = table.set_column(0, table.schema.field("user_id"), users)
-    return Labels(table, content, labels.account())
+    return Labels(table, content, store_facts(labels, quarantined), labels.places)
 
 
-def sealed_labels(settings: Settings) -> tuple[FeedbackLabels, str] | None:
-    """Labels by pseudonym and the hash of the dataset that they come from; None where there is no store."""
+def sealed_labels(settings: Settings) -> tuple[FeedbackLabels, str, int] | None:
+    """Labels by pseudonym, hash of the dataset that they come from, events in quarantine; None without a store."""
     folder = store_folder(settings.paths.var)
     if not folder.is_dir():
         return None
     with open_store(settings) as store:
         store.seal()
         snapshot = store.snapshot()
-    return label(folder, snapshot, settings.labels), snapshot.content
+        quarantined = sum(count for name, count in store.counts().items() if name.startswith("quarantine"))
+    return label(folder, snapshot, settings.labels), snapshot.content, quarantined
