@@ -21,7 +21,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from bench.machine import measured_commit, this_machine
+from bench.machine import measured_commit, shown, this_machine
 from core.artifacts import write_json
 from core.feedback import Feedback, Impression, Place, canonical, parse_event
 from core.feedback_keys import FeedbackKeys
@@ -128,7 +128,7 @@ def ingest(
         labelling = time.perf_counter() - begun
         store.close()
     result = {
-        "command": shlex.join(["python", "-m", "bench.ingest", *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", "bench.ingest", *shown(sys.argv[1:])]),
         "machine": asdict(this_machine()),
         "date": datetime.now(UTC).date().isoformat(),
         "commit": measured_commit(),

@@ -55,3 +55,16 @@ def measured_commit(root: Path = ROOT) -> str:
         return run("rev-parse", "HEAD") + ("+dirty" if changed else "")
     except (OSError, subprocess.SubprocessError):
         return "unknown"
+
+
+def shown(arguments: list[str]) -> list[str]:
+    """The command line for the result file: where things lie on this machine concerns nobody else."""
+    shown: list[str] = []
+    parts = iter(arguments)
+    for text in parts:
+        if text in ("--work", "--out"):
+            next(parts, None)
+            continue
+        head, separator, tail = text.rpartition("=")
+        shown.append(f"{head}{separator}{Path(tail).name if tail.startswith(('/', '~')) else tail}")
+    return shown

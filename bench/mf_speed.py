@@ -26,7 +26,7 @@ import typer
 
 from bench.adapters.contract import Settings, write_problem
 from bench.environments import ensure
-from bench.machine import this_machine
+from bench.machine import shown, this_machine
 from bench.process import environment, run_child
 from bench.scoring import Question, per_user, question
 from core.artifacts import code_commit, write_json
@@ -177,7 +177,7 @@ def speed(
         "machine": asdict(this_machine()),
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "commit": code_commit(),
-        "command": "python -m bench.mf_speed " + shlex.join(_shown(sys.argv[1:])),
+        "command": "python -m bench.mf_speed " + shlex.join(shown(sys.argv[1:])),
     }
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / f"mf-speed-{name}.json", result)
@@ -228,11 +228,6 @@ def _quality(asked: Question, lists: Path) -> float:
     with np.load(lists, allow_pickle=False) as data:
         values = per_user(asked, data["lists"])
     return float(values["warm"][METRIC].mean())
-
-
-def _shown(arguments: list[str]) -> list[str]:
-    """The command line without folders of this machine."""
-    return [Path(part).name if "/" in part else part for part in arguments]
 
 
 def _say(line: str) -> None:

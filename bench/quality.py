@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from bench.crosscheck import Agreement, check, write_events
-from bench.machine import this_machine
+from bench.machine import shown, this_machine
 from bench.ours import Chain, dataset_artifact, run_ours
 from bench.peers import Bench, read_peers, run_peer
 from bench.protocols import Protocol, read_protocol
@@ -92,7 +92,7 @@ def quality(
         agreements,
         machine=this_machine(),
         threads=threads,
-        command=f'make bench-quality ARGS="{shlex.join(_shown(sys.argv[1:]))}"',
+        command=f'make bench-quality ARGS="{shlex.join(shown(sys.argv[1:]))}"',
         seeds=bench.seeds,
     )
     target = out / f"quality-{name or protocol}"
@@ -165,19 +165,6 @@ def _agreements(
             _say(f"{one.row.name}: the independent evaluator disagrees by {agreement.widest:.5f} {agreement.note}")
         found.append(agreement)
     return found
-
-
-def _shown(arguments: list[str]) -> list[str]:
-    """The command line for the result file: where things lie on this machine concerns nobody else."""
-    shown: list[str] = []
-    parts = iter(arguments)
-    for text in parts:
-        if text in ("--work", "--out"):
-            next(parts, None)
-            continue
-        head, separator, tail = text.rpartition("=")
-        shown.append(f"{head}{separator}{Path(tail).name if tail.startswith(('/', '~')) else tail}")
-    return shown
 
 
 def _finish(scored: list[Scored], agreements: list[Agreement], allow_missing: bool) -> None:

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 import typer
 
-from bench.machine import measured_commit, this_machine
+from bench.machine import measured_commit, shown, this_machine
 from core.artifacts import latest_artifact, write_json
 from core.bootstrap import standard_error
 from core.dataset import Dataset, Events, load_dataset
@@ -166,7 +166,7 @@ def ranker_stage(
     write_json(
         out / f"ranker-stage-{name}.json",
         {
-            "command": shlex.join(["python", "-m", "bench.ranker_stage", *sys.argv[1:]]),
+            "command": shlex.join(["python", "-m", "bench.ranker_stage", *shown(sys.argv[1:])]),
             "date": datetime.now(UTC).date().isoformat(),
             "machine": asdict(this_machine()),
             "threads": torch.get_num_threads(),
