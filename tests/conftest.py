@@ -56,6 +56,46 @@ def smoke_var(smoke_settings: Settings) -> Path:
 
 
 @pytest.fixture(scope="session")
+def compressed_settings(
+    smoke_settings: Settings, smoke_var: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Settings:
+    """As ``smoke_settings`` after its chain has run, with compressed models in the live release.
+
+    A chain this small meets no goal, so the candidates are named here; all else is what `conch compress` does.
+    """
+    import shutil
+
+    from compression.refit import Chain, as_recorded
+    from core.artifacts import latest_artifact, parent_artifact
+    from core.dataset import load_dataset
+    from core.progress import SILENT
+    from core.settings import change_settings
+    from pipeline.compressing.facts import facts_of_outcome
+    from pipeline.compressing.stage import make_chosen, search, store_chosen
+    from pipeline.stages import run_stages
+    from training.models.ranker import load_ranker
+    from training.models.recall import load_model
+
+    var = tmp_path_factory.mktemp("compressed-var")
+    shutil.copytree(smoke_var / "artifacts", var / "artifacts")
+    settings = change_settings(smoke_settings, {"paths.var": var, "compress.enabled": True})
+    ranker = latest_artifact(var, "ranker")
+    recorded, last = as_recorded(settings, ranker), load_ranker(ranker)
+    data = parent_artifact(ranker, var, "dataset")
+    sources = {source: parent_artifact(ranker, var, source) for source in last.shape.sources}
+    models = {source: load_model(artifact) for source, artifact in sources.items()}
+    shipped = Chain(models, last, tuple(ranker.manifest.settings["train"]["fit"]))
+    dataset = load_dataset(data)
+    outcome, users = search(shipped, sources, dataset, recorded, SILENT)
+    names = {"recall_mf": "rank50-int8-columns", "recall_gat": "tiers6543h5432", "rank": "int8"}
+    chosen = make_chosen(names, shipped, dataset, recorded, SILENT)
+    report = facts_of_outcome(outcome, settings.compress, users, 0.0)
+    store_chosen(settings, recorded, chosen, (data, *sources.values(), ranker), report)
+    run_stages(settings, SILENT, ("export", "release"))
+    return settings
+
+
+@pytest.fixture(scope="session")
 def linear_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """As ``smoke_settings``, with the three linear models as recall sources."""
     var = tmp_path_factory.mktemp("linear-var")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import torch
@@ -69,22 +71,8 @@ def compress(settings: Settings, progress: Progress = SILENT) -> Artifact:
             found=outcome.why,
             next_step="try another --goal, or serve fp32 with --set compress.enabled=false",
         )
-    chosen = make_chosen(outcome, shipped, dataset, recorded, progress)
-    with create_artifact(
-        var,
-        KIND,
-        settings={
-            "compress": settings.compress.model_dump(mode="json"),
-            "train": recorded.train.model_dump(mode="json"),
-        },
-        seed=settings.compress.seed,
-        parents=(data, *sources.values(), ranker),
-    ) as draft:
-        draft.tensors |= save_candidates(chosen, draft.path)
-        draft.metrics |= {"why": outcome.why, "together": report["chosen"]["together"]}
-        write_json(draft.path / REPORT, report)
-        write_pages(report, draft.path)
-    done = draft.finished()
+    chosen = make_chosen(outcome.chosen, shipped, dataset, recorded, progress)
+    done = store_chosen(settings, recorded, chosen, (data, *sources.values(), ranker), report)
     check_reloaded(done, chosen, shipped)
     before = sum(asdict(one)["tables"] for step, one in outcome.originals.items() if step != RANK)
     after = sum(one.sizes.vectors for one in chosen if one.step != RANK)
@@ -117,8 +105,37 @@ def search(
     return Search(chain, dataset, asked, settings, progress).run(), len(asked.users)
 
 
+def store_chosen(
+    settings: Settings, recorded: Settings, chosen: list[Candidate], parents: tuple[Artifact, ...], report: dict[str, Any]
+) -> Artifact:
+    """The artefact ``compressed``.
+
+    Args:
+        settings: Section ``compress``.
+        recorded: Settings that the chain was trained with.
+        chosen: One candidate per step, made from the shipped models.
+        parents: Dataset, recall models, ranker.
+        report: What was tried, see ``pipeline.compressing.facts``.
+    """
+    with create_artifact(
+        settings.paths.var,
+        KIND,
+        settings={
+            "compress": settings.compress.model_dump(mode="json"),
+            "train": recorded.train.model_dump(mode="json"),
+        },
+        seed=settings.compress.seed,
+        parents=parents,
+    ) as draft:
+        draft.tensors |= save_candidates(chosen, draft.path)
+        draft.metrics |= {"why": report["chosen"]["why"], "together": report["chosen"]["together"]}
+        write_json(draft.path / REPORT, report)
+        write_pages(report, draft.path)
+    return draft.finished()
+
+
 def make_chosen(
-    outcome: Outcome, shipped: Chain, dataset: Dataset, settings: Settings, progress: Progress
+    names: Mapping[str, str], shipped: Chain, dataset: Dataset, settings: Settings, progress: Progress
 ) -> list[Candidate]:
     """The chosen candidates, made from the shipped models; the ranker's last, over the compressed recall models."""
     made: list[Candidate] = []
@@ -126,11 +143,11 @@ def make_chosen(
     for source, model in shipped.recall.items():
         step = f"recall_{source}"
         task = Task(step, model, dataset, shipped.fit, settings, {}, progress)
-        made.append(COMPRESSORS[str(compressor_of(step))].make(task, outcome.chosen[step]))
+        made.append(COMPRESSORS[str(compressor_of(step))].make(task, names[step]))
         recall[source] = made[-1].module
-    if RANK in outcome.chosen:
+    if RANK in names:
         task = Task(RANK, shipped.ranker, dataset, shipped.fit, settings, recall, progress)
-        made.append(COMPRESSORS[str(compressor_of(RANK))].make(task, outcome.chosen[RANK]))
+        made.append(COMPRESSORS[str(compressor_of(RANK))].make(task, names[RANK]))
     return made
 
 

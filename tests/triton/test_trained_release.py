@@ -21,15 +21,29 @@ N_USERS = 100
 K = 20
 
 
+@pytest.fixture(scope="module", params=["as trained", "compressed"])
+def served(request: pytest.FixtureRequest, smoke_settings: Settings, smoke_var: Path) -> Settings:
+    """Settings whose live release serves the models as trained, and compressed: both keep the same promises."""
+    settings: Settings = (
+        smoke_settings if request.param == "as trained" else request.getfixturevalue("compressed_settings")
+    )
+    return settings
+
+
 @pytest.fixture(scope="module")
-def client(smoke_settings: Settings, smoke_var: Path) -> Iterator[ConchClient]:
-    with TritonServer(smoke_settings, free_ports=True) as server, server.client() as client:
+def var(served: Settings) -> Path:
+    return served.paths.var
+
+
+@pytest.fixture(scope="module")
+def client(served: Settings) -> Iterator[ConchClient]:
+    with TritonServer(served, free_ports=True) as server, server.client() as client:
         yield client
 
 
 @pytest.fixture(scope="module")
-def dataset(smoke_var: Path) -> Dataset:
-    return load_dataset(parent_artifact(latest_artifact(smoke_var, "release"), smoke_var, "dataset"))
+def dataset(var: Path) -> Dataset:
+    return load_dataset(parent_artifact(latest_artifact(var, "release"), var, "dataset"))
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +54,8 @@ def users(dataset: Dataset) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def offline(smoke_var: Path, users: list[str]) -> list[Recommendation]:
-    with LocalPipeline(latest_artifact(smoke_var, "release").path, threads=1) as pipeline:
+def offline(var: Path, users: list[str]) -> list[Recommendation]:
+    with LocalPipeline(latest_artifact(var, "release").path, threads=1) as pipeline:
         return pipeline.recommend(users, k=K)
 
 
@@ -59,14 +73,14 @@ def assert_same(served: list[Recommendation], expected: list[Recommendation]) ->
 def test_triton_answers_as_the_offline_pipeline_does(
     batch: int, client: ConchClient, users: list[str], offline: list[Recommendation]
 ) -> None:
-    served = [
+    answers = [
         answer for start in range(0, N_USERS, batch) for answer in client.recommend(users[start : start + batch], k=K)
     ]
-    assert_same(served, offline)
+    assert_same(answers, offline)
 
 
-def test_every_response_carries_the_release(client: ConchClient, users: list[str], smoke_var: Path) -> None:
-    release = latest_artifact(smoke_var, "release").manifest.tensors["release_id"]
+def test_every_response_carries_the_release(client: ConchClient, users: list[str], var: Path) -> None:
+    release = latest_artifact(var, "release").manifest.tensors["release_id"]
     assert {answer.release for answer in client.recommend(users, k=3)} == {release}
 
 
@@ -101,12 +115,10 @@ def test_a_session_item_changes_the_next_answer(client: ConchClient, dataset: Da
     assert liked not in {item.item_id for item in after.items}
 
 
-def test_attributes_of_a_new_user_travel_with_the_request(
-    client: ConchClient, dataset: Dataset, smoke_var: Path
-) -> None:
+def test_attributes_of_a_new_user_travel_with_the_request(client: ConchClient, dataset: Dataset, var: Path) -> None:
     given = {entry.column.name: entry.values[0] for entry in dataset.user_codebook.columns if entry.values}
     attributes = [{**given, "a name that no release knows": "x"}, {}]
-    with LocalPipeline(latest_artifact(smoke_var, "release").path, threads=1) as pipeline:
+    with LocalPipeline(latest_artifact(var, "release").path, threads=1) as pipeline:
         expected = pipeline.recommend(["nobody", "nobody"], k=K, attributes=attributes)
     assert_same(client.recommend(["nobody", "nobody"], k=K, attributes=attributes), expected)
 
@@ -133,13 +145,25 @@ def running_commands() -> list[str]:
 
 
 def test_similar_ones_of_the_trained_release_equal_the_offline_pipeline(
-    client: ConchClient, dataset: Dataset, users: list[str], smoke_var: Path
+    client: ConchClient, dataset: Dataset, users: list[str], var: Path
 ) -> None:
     items = list(dataset.items.ids[:40])
-    with LocalPipeline(latest_artifact(smoke_var, "release").path, threads=1) as pipeline:
+    with LocalPipeline(latest_artifact(var, "release").path, threads=1) as pipeline:
         by_item, by_user = pipeline.similar_items(items, k=5), pipeline.similar_users(users, k=5)
     for ours, theirs in zip(client.similar_items(items, k=5), by_item, strict=True):
         np.testing.assert_allclose([i.score for i in ours.items], [i.score for i in theirs.items], atol=1e-4)
         assert ours.items[:1] == () or ours.items[0].reasons[0].item_id == ours.asked[0]
     for one, other in zip(client.similar_users(users, k=5), by_user, strict=True):
         np.testing.assert_allclose([u.score for u in one.users], [u.score for u in other.users], atol=1e-4)
+
+
+def test_compressed_release_has_smaller_graphs(smoke_var: Path, compressed_settings: Settings) -> None:
+    def graph_bytes(var: Path) -> dict[str, int]:
+        release = latest_artifact(var, "release")
+        return {record.path: record.bytes for record in release.manifest.files if record.path.endswith(".onnx")}
+
+    plain, compressed = graph_bytes(smoke_var), graph_bytes(compressed_settings.paths.var)
+    assert plain.keys() == compressed.keys()
+    for step in ("recall_gat", "rank"):
+        (path,) = (path for path in plain if f"/{step}/" in f"/{path}")
+        assert compressed[path] < plain[path]
