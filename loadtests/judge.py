@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from loadtests.scenario import Objectives, Scenario
+from loadtests.growth import Growth
+from loadtests.scenario import Scenario
 
 
 @dataclass(frozen=True)
@@ -104,15 +105,31 @@ def judge(scenario: Scenario, requests: Requests) -> list[Verdict]:
     if wanted.least_rps is not None:
         verdicts.append(Verdict("least_rps", wanted.least_rps, figures["rps"], figures["rps"] >= wanted.least_rps))
     if wanted.recovered_seconds is not None:
-        verdicts.append(_recovery(scenario, requests, wanted, wanted.recovered_seconds))
+        verdicts.append(_recovery(scenario, requests, wanted.recovered_seconds))
     if figures["requests"] == 0:
         verdicts.append(Verdict("requests", 1, 0, False))
     return verdicts
 
 
-def _recovery(scenario: Scenario, requests: Requests, wanted: Objectives, bound: float) -> Verdict:
-    """Seconds from the last fault to the last answer that is missing or degraded."""
-    last = max((fault.at_seconds for fault in scenario.faults), default=0.0)
+def judge_faults(scenario: Scenario, undone: int) -> list[Verdict]:
+    """A fault that could not be done proves nothing about bearing it."""
+    return [Verdict("faults_undone", 0, undone, undone == 0)] if scenario.faults else []
+
+
+def judge_growth(scenario: Scenario, growth: Growth | None) -> list[Verdict]:
+    """Slopes that have a bound; one that could not be measured is not kept."""
+    found = {} if growth is None else growth.by_name()
+    bounds = {name: getattr(scenario.objectives, name) for name in Growth.__dataclass_fields__}
+    return [
+        Verdict(name, bound, found.get(name, float("inf")), found.get(name, float("inf")) <= bound)
+        for name, bound in bounds.items()
+        if bound is not None
+    ]
+
+
+def _recovery(scenario: Scenario, requests: Requests, bound: float) -> Verdict:
+    """Seconds from the last harm to the last answer that is missing or degraded."""
+    last = scenario.hurt_until_seconds
     hurt = requests.started[(requests.failed | requests.degraded) & (requests.started >= last)]
     after = requests.started[(requests.started > last + bound) & ~requests.failed]
     found = float(hurt.max() - last) if len(hurt) else 0.0

@@ -30,13 +30,15 @@ from core.artifacts import latest_artifact, write_json
 from core.dataset import load_dataset
 from core.errors import ConchError, ServerError
 from core.settings import ROOT, load_settings
-from loadtests.judge import Requests, Verdict, judge, summary
+from loadtests.growth import Growth, Watch
+from loadtests.judge import Requests, Verdict, judge, judge_faults, judge_growth, summary
 from loadtests.plan import Plan
 from loadtests.scenario import Scenario, known_scenarios, load_scenario
 from loadtests.servers import Target, running
 
 DEADLINE_SECONDS = 10.0
 GRACE_SECONDS = 60.0
+WATCH_SECONDS = 1.0
 MISSED = 1
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -60,14 +62,15 @@ def run(
     extra += [part for text in set_ or () for part in ("--set", text)]
     folder = (out or var / "loadtests" / Path(scenario).stem).resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    requests = drive(chosen, var.resolve(), folder, extra, seed)
-    verdicts = judge(chosen, requests)
+    requests, failed_faults, growth = drive(chosen, var.resolve(), folder, extra, seed)
+    verdicts = [*judge(chosen, requests), *judge_faults(chosen, failed_faults), *judge_growth(chosen, growth)]
     figures = summary(chosen, requests)
     write_json(
         folder / "summary.json",
         {
             "scenario": chosen.model_dump(mode="json"),
             "figures": figures,
+            "growth": {} if growth is None else growth.by_name(),
             "verdicts": [asdict(verdict) for verdict in verdicts],
             "cores": os.cpu_count(),
             "date": f"{datetime.now(UTC):%Y-%m-%dT%H:%MZ}",
@@ -78,8 +81,10 @@ def run(
         raise typer.Exit(MISSED)
 
 
-def drive(scenario: Scenario, var: Path, folder: Path, extra: Sequence[str], seed: int) -> Requests:
-    """Runs the load and gives back every request.
+def drive(
+    scenario: Scenario, var: Path, folder: Path, extra: Sequence[str], seed: int
+) -> tuple[Requests, int, Growth | None]:
+    """Runs the load; gives back every request, how many faults could not be done, and how the servers grew.
 
     Raises:
         ServerError: What is tested does not start, or Locust fails.
@@ -91,12 +96,17 @@ def drive(scenario: Scenario, var: Path, folder: Path, extra: Sequence[str], see
     with running(scenario.protocol, var, folder, extra) as target:
         plan = Plan(scenario, target.address, users, folder, seed, DEADLINE_SECONDS)
         plan.write(folder / "plan.json")
-        harm = threading.Thread(target=_faults, args=(scenario, target, folder), daemon=True)
+        failures: list[str] = []
+        harm = threading.Thread(target=_faults, args=(scenario, target, folder, failures), daemon=True)
         harm.start()
-        _locust(scenario, folder)
+        with Watch(target.pids, WATCH_SECONDS) as watch:
+            _locust(scenario, folder)
         harm.join(GRACE_SECONDS)
+        undone = len(failures) + harm.is_alive()
+    growth = watch.growth(scenario.warm_up_seconds)
     rows = json.loads((folder / "requests.json").read_text(encoding="ascii"))
-    return Requests.of([(started, ms, failed, degraded) for started, ms, failed, degraded in rows])
+    requests = Requests.of([(started, ms, failed, degraded) for started, ms, failed, degraded in rows])
+    return requests, undone, growth
 
 
 def frequent_users(var: Path) -> tuple[str, ...]:
@@ -117,7 +127,7 @@ def show(scenario: Scenario, figures: dict[str, float], verdicts: Sequence[Verdi
     console.print(f"wrote {folder}")
 
 
-def _faults(scenario: Scenario, target: Target, folder: Path) -> None:
+def _faults(scenario: Scenario, target: Target, folder: Path, failures: list[str]) -> None:
     """Does the faults at their times, counted from the first request."""
     if not scenario.faults:
         return
@@ -130,6 +140,7 @@ def _faults(scenario: Scenario, target: Target, folder: Path) -> None:
         try:
             target.harm(fault)
         except ConchError as error:
+            failures.append(str(error))
             typer.secho(f"loadtest: {error}", err=True, fg=typer.colors.RED)
 
 

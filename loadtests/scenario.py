@@ -51,7 +51,11 @@ class Objectives(Frozen):
     """Answers made from popularity; the gateway only."""
     least_rps: float | None = Field(None, gt=0)
     recovered_seconds: float | None = Field(None, gt=0)
-    """After the last fault, how soon answers are whole again."""
+    """After the last fault, or where there is none after the last measured stage: how soon answers are whole again."""
+    memory_mb_per_minute: float | None = Field(None, gt=0)
+    """Most that the servers' memory may grow after the warm-up."""
+    descriptors_per_minute: float | None = Field(None, gt=0)
+    threads_per_minute: float | None = Field(None, gt=0)
 
 
 class Scenario(Frozen):
@@ -88,6 +92,20 @@ class Scenario(Frozen):
     def seconds(self) -> float:
         """How long it runs."""
         return sum(stage.seconds for stage in self.stages)
+
+    @property
+    def warm_up_seconds(self) -> float:
+        """Until the first measured stage."""
+        first = next(place for place, stage in enumerate(self.stages) if stage.measured)
+        return sum(stage.seconds for stage in self.stages[:first])
+
+    @property
+    def hurt_until_seconds(self) -> float:
+        """When the last harm was done: the last fault, or else the end of the last measured stage."""
+        if self.faults:
+            return max(fault.at_seconds for fault in self.faults)
+        last = max(place for place, stage in enumerate(self.stages) if stage.measured)
+        return sum(stage.seconds for stage in self.stages[: last + 1])
 
     def stage_at(self, seconds: float) -> Stage | None:
         """The stage after so many seconds; None when all are over."""

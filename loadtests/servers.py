@@ -26,6 +26,8 @@ HOST = "127.0.0.1"
 START_SECONDS = 120.0
 STOP_SECONDS = 30.0
 CONCH = Path(sys.executable).with_name("conch")
+UNBLESSED = ("--unblessed", "--reason", "load test")
+"""The load is what is tested, on whatever release there is."""
 STUB = "triton_python_backend_stub"
 
 
@@ -37,16 +39,18 @@ class Target:
         address: host:port that the users ask.
         options: Options for further `conch` commands on the same folders.
         state_file: ``server.json`` of the running Triton.
+        pids: First processes of what runs.
     """
 
     address: str
     options: tuple[str, ...]
     state_file: Path
+    pids: tuple[int, ...]
 
     def harm(self, fault: Fault) -> None:
         """Does what a fault says. Raises ServerError where it cannot."""
         if fault.action == "activate":
-            done = subprocess.run([str(CONCH), "activate", *self.options], capture_output=True, text=True)
+            done = subprocess.run([str(CONCH), "activate", *UNBLESSED, *self.options], capture_output=True, text=True)
             if done.returncode:
                 raise ServerError("conch activate failed during the load", found=done.stderr[-500:])
             return
@@ -84,11 +88,13 @@ def running(protocol: Protocol, var: Path, folder: Path, extra: Sequence[str]) -
     with contextlib.ExitStack() as stack:
         triton = stack.enter_context(_child(["serve", *options], folder / "serve.log"))
         _wait(triton, folder / "serve.log", lambda: _triton_answers(f"{HOST}:{grpc}"))
+        pids = [triton.pid]
         if protocol == "gateway":
             front = stack.enter_context(_child(["gateway", *options], folder / "gateway.log"))
             _wait(front, folder / "gateway.log", lambda: _is_ready(f"http://{HOST}:{gateway}/health/ready"))
+            pids.append(front.pid)
         address = {"grpc": grpc, "http": http, "gateway": gateway}[protocol]
-        yield Target(f"{HOST}:{address}", options, state_file)
+        yield Target(f"{HOST}:{address}", options, state_file, tuple(pids))
 
 
 @contextlib.contextmanager
