@@ -11,7 +11,7 @@ READY := .venv/conch-setup
 CONCH := .venv/bin/conch
 VERBS := dataset tune train compress export release serve recommend similar rate evaluate features report run lint activate rollback canary status audit gateway events gate retrain schedule demo-loop
 
-.PHONY: help setup setup-rtx check-tensorrt doctor demo check test loadtest bench-quality configs clean $(VERBS)
+.PHONY: help setup setup-rtx check-tensorrt doctor demo check test loadtest bench-quality bench-serving configs clean $(VERBS)
 
 help: ## Show this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -74,6 +74,9 @@ $(VERBS):
 SCENARIO ?= steady
 loadtest: $(READY) ## Run a load scenario against the live release: SCENARIO=steady (see loadtests/scenarios)
 	.venv/bin/python -m loadtests.run $(SCENARIO) $(ARGS)
+
+bench-serving: $(READY) ## Ours beside bare ONNX Runtime, FastAPI and torch on the live release, in turns: ARGS='--name ml-100k'
+	.venv/bin/python -m bench.serving $(ARGS)
 
 bench-quality: $(READY) ## Ours and the peers on the same split, for example ARGS='--protocol movielens-100k'
 	.venv/bin/python -m bench.quality $(ARGS)
