@@ -62,6 +62,7 @@ def run(
     out: Annotated[Path, typer.Option(help="Folder of the result.")] = ROOT / "bench" / "results",
 ) -> None:
     """Measure ours and the peers, and judge the ratios."""
+    load_before = os.getloadavg()[0]
     settings = load_settings((), (f"paths.var={var.resolve()}", *(set_ or ())))
     release = find_release(var, None).path
     users = _users(var)
@@ -81,7 +82,7 @@ def run(
             "title": f"Serving speed, {name}: {bare.info.n_items:,} items, k {K}, one thread per graph",
             "date": f"{datetime.now(UTC):%Y-%m-%d}",
             "machine": asdict(this_machine()),
-            "load_average": [round(value, 2) for value in os.getloadavg()],
+            "load_average": {"before": round(load_before, 2), "after": round(os.getloadavg()[0], 2)},
             "commit": measured_commit(),
             "command": shlex.join(["python", "-m", "bench.serving", *shown(sys.argv[1:])]),
             "settings": list(set_ or ()),

@@ -26,6 +26,7 @@ class Verdict:
         least: Over rounds.
         most: Over rounds.
         kept: Whether the median holds.
+        certain: Whether every round says the same. Where not, the machine was too busy or the difference is too small.
     """
 
     promise: str
@@ -34,6 +35,7 @@ class Verdict:
     least: float
     most: float
     kept: bool
+    certain: bool
 
 
 def verdicts(turns: Turns) -> list[Verdict]:
@@ -81,4 +83,6 @@ def _fastapi(turns: Turns, kind: str, figure: Callable[[Cell], float], better: n
 def _judged(promise: str, wanted: float, found: np.ndarray, *, least_is_best: bool) -> Verdict:
     middle = round(float(np.median(found)), 3)
     kept = middle <= wanted if least_is_best else middle >= wanted
-    return Verdict(promise, wanted, middle, round(float(found.min()), 3), round(float(found.max()), 3), kept)
+    each = found <= wanted if least_is_best else found >= wanted
+    certain = bool((each == kept).all())
+    return Verdict(promise, wanted, middle, round(float(found.min()), 3), round(float(found.max()), 3), kept, certain)

@@ -23,6 +23,15 @@ def test_verdicts_are_kept_when_ours_is_fast_and_missed_when_slow() -> None:
     assert not any(one.kept for one in verdicts({**peers, TRITON: cells(300, 4.0)}))
 
 
+def test_verdict_is_not_certain_when_rounds_disagree() -> None:
+    peers = {BARE: cells(900, 1.0), FASTAPI: cells(500, 3.0), INLINE: cells(600, 2.5), TORCH: cells(100, 9.0)}
+    ours = cells(1_000, 1.5)
+    assert all(one.certain for one in verdicts({**peers, TRITON: ours}))
+    ours[SIXTEEN] = [*ours[SIXTEEN][:2], Cell(610, 1.5, 3.0, 4.5)]
+    unsure = [one.promise for one in verdicts({**peers, TRITON: ours}) if not one.certain]
+    assert unsure == ["users/s at 16 at once over FastAPI's"]
+
+
 def test_measure_counts_users_and_milliseconds() -> None:
     def ask(place: int) -> float:
         time.sleep(0.005)
