@@ -106,7 +106,11 @@ def search(
 
 
 def store_chosen(
-    settings: Settings, recorded: Settings, chosen: list[Candidate], parents: tuple[Artifact, ...], report: dict[str, Any]
+    settings: Settings,
+    recorded: Settings,
+    chosen: list[Candidate],
+    parents: tuple[Artifact, ...],
+    report: dict[str, Any],
 ) -> Artifact:
     """The artefact ``compressed``.
 
