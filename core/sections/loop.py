@@ -44,6 +44,8 @@ class RetrainSettings(Section):
     """Its number of epochs likewise."""
     checkpoints: bool = True
     """Keep checkpoints of gat while it trains: a killed run goes on from there and ends with the same weights."""
+    keep_compressed: bool = True
+    """Compress the challenger of a compressed live release, under the same goal."""
     memory_mb: int = Field(0, ge=0)
     """Address space that training may take; beyond it the run ends and the live release stays. 0 for no limit."""
 

@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 
+from compression.store import KIND as COMPRESSED
 from core.artifacts import Artifact, latest_artifact, parent_artifact
 from core.dataset import load_dataset
 from core.errors import TrainingError
@@ -52,6 +53,7 @@ def make_challenger(
     Raises:
         TrainingError: Loss not finite, nothing to learn from, or out of memory. Nothing went live.
     """
+    settings = as_live(settings, champion)
     chosen = settings
     if mode == "incremental" and champion is not None:
         chosen = gentle(settings)
@@ -73,6 +75,17 @@ def make_challenger(
             compress(settings, progress)
         export_models(settings, progress)
         return assemble_release(settings, progress)
+
+
+def as_live(settings: Settings, champion: Artifact | None) -> Settings:
+    """Compresses where the live release is compressed, under the same goal, unless ``retrain.keep_compressed`` is off."""
+    if champion is None or settings.compress.enabled or not settings.retrain.keep_compressed:
+        return settings
+    graphs = parent_artifact(champion, settings.paths.var, "graphs")
+    if COMPRESSED not in graphs.manifest.parents:
+        return settings
+    goal = parent_artifact(graphs, settings.paths.var, COMPRESSED).manifest.settings["compress"]["goal"]
+    return change_settings(settings, {"compress.enabled": True, "compress.goal": goal})
 
 
 def gentle(settings: Settings) -> Settings:

@@ -12,7 +12,8 @@ import pytest
 
 from core.artifacts import latest_artifact, parent_artifact
 from core.dataset import Dataset, load_dataset
-from core.settings import ROOT, Settings
+from core.settings import ROOT, Settings, change_settings
+from pipeline.loop.challenger import as_live
 from serving.client import ConchClient, Recommendation
 from serving.local import LocalPipeline
 from serving.server import TritonServer
@@ -155,6 +156,23 @@ def test_similar_ones_of_the_trained_release_equal_the_offline_pipeline(
         assert ours.items[:1] == () or ours.items[0].reasons[0].item_id == ours.asked[0]
     for one, other in zip(client.similar_users(users, k=5), by_user, strict=True):
         np.testing.assert_allclose([u.score for u in one.users], [u.score for u in other.users], atol=1e-4)
+
+
+def test_challenger_of_a_compressed_release_is_compressed_under_its_goal(
+    compressed_settings: Settings, smoke_settings: Settings
+) -> None:
+    var = compressed_settings.paths.var
+    plain = change_settings(smoke_settings, {"paths.var": var})
+    champion = latest_artifact(var, "release")
+    chosen = as_live(plain, champion)
+    assert (chosen.compress.enabled, chosen.compress.goal) == (True, compressed_settings.compress.goal)
+    assert as_live(plain, None) == plain
+    off = change_settings(plain, {"retrain.keep_compressed": False})
+    assert as_live(off, champion) == off
+
+
+def test_challenger_of_a_plain_release_stays_plain(smoke_settings: Settings, smoke_var: Path) -> None:
+    assert as_live(smoke_settings, latest_artifact(smoke_var, "release")) == smoke_settings
 
 
 def test_compressed_release_has_smaller_graphs(smoke_var: Path, compressed_settings: Settings) -> None:
