@@ -78,7 +78,7 @@ def make_challenger(
 
 
 def as_live(settings: Settings, champion: Artifact | None) -> Settings:
-    """Compresses where the live release is compressed, under the same goal; not with ``retrain.keep_compressed`` off."""
+    """Compresses where the live release is compressed, under its goal; not with ``retrain.keep_compressed`` off."""
     if champion is None or settings.compress.enabled or not settings.retrain.keep_compressed:
         return settings
     graphs = parent_artifact(champion, settings.paths.var, "graphs")
