@@ -148,7 +148,7 @@ async function operate(verb) {
   at("run").className = "";
   try {
     const done = await call("POST", `/v1/admin/${verb}`, undefined, key());
-    at("run").textContent = `${verb}: ${done.release || done.run_id || done.message || "done"}`;
+    at("run").textContent = `${verb}: ${done.stable || done.run_id || "done"}`;
     if (verb === "retrain" && state.wired.progress) await watch();
     else await recommend("Rolled back.");
   } catch (error) {
