@@ -56,11 +56,12 @@ def bless(report: GateReport, file: Path, var: Path, now: datetime) -> Path | No
 def as_markdown(report: GateReport) -> str:
     """One page."""
     word = "passed, as a canary only" if report.canary_only else "passed" if report.passed else "refused"
+    opponent = report.champion or "popularity: there is no live release, this is the first"
+    better = f"Better than {'the live release' if report.champion else 'popularity'}." if report.better else ""
     lines = [
         f"# Gate: {report.challenger} {word}",
         "",
-        f"Against {report.champion or 'nothing: the first release'}, {report.created}, {report.seconds:.1f} s. "
-        f"Rules {report.rules_digest[:12]}. {'Better than the live release.' if report.better else ''}",
+        f"Against {opponent}, {report.created}, {report.seconds:.1f} s. Rules {report.rules_digest[:12]}. {better}",
         "",
     ]
     if report.refusals:

@@ -116,7 +116,8 @@ def retrain(
     if not report.passed:
         told = replace(blank, action="refused", reason="; ".join(report.refusals), release=report.challenger)
         return journal.add(replace(told, figures=figures))
-    reason = f"{run.trigger}: passed the gate" + (", better than the live release" if report.better else "")
+    opponent = "the live release" if report.champion else "popularity; no release was live"
+    reason = f"{run.trigger}: passed the gate" + (f", better than {opponent}" if report.better else "")
     try:
         action = publishing.publish(challenger, reason, canary_only=report.canary_only and champion is not None)
     except ConchError as error:

@@ -80,6 +80,27 @@ def test_losing_to_a_baseline_is_refused() -> None:
     assert any(f.check == "beats popularity" and f.verdict == "fail" for f in findings)
 
 
+def first_release(relative: float) -> Comparison:
+    """No live release: popularity stands in, and is a baseline too."""
+    world = paired_users(np.random.default_rng(6), 4_000, relative, noise=0.02)
+    chance = Measured(dict.fromkeys(world.champion.per_user, world.champion.per_user["mrr"] * 0.1), 1.0, 0.9)
+    return Comparison(
+        world.challenger, world.champion, {"popularity": world.champion, "random": chance}, {}, is_first=True
+    )
+
+
+def test_first_release_as_good_as_popularity_passes_and_says_that_nothing_was_live() -> None:
+    findings = judged(first_release(0.0))
+    assert gate_verdict(findings) == "pass"
+    assert "popularity" in next(f for f in findings if f.check == "live release").reason
+    assert not any(f.check == "beats popularity" for f in findings)  # asked once, and as "no worse"
+
+
+def test_first_release_worse_than_popularity_is_refused_once_per_metric() -> None:
+    failed = [f.check for f in judged(first_release(-0.05)) if f.verdict == "fail"]
+    assert failed == [f"{metric} not worse than popularity" for metric in ("ndcg@10", "recall@50", "mrr")]
+
+
 def test_too_few_users_are_unknown_and_no_pass() -> None:
     assert gate_verdict(judged(paired_users(np.random.default_rng(0), 20, 0.5))) == "unknown"
 
