@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serving.gateway.body import MAX_DEPTH
 from serving.gateway.demo import admin, page
 from serving.gateway.parts import Gateway, Wiring
 from serving.gateway.problems import MEDIA_TYPE, PROBLEM_SCHEMA, Problem
@@ -164,7 +165,12 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
     components["securitySchemes"] = {"key": {"type": "apiKey", "in": "header", "name": "X-API-Key"}}
     for (path, method), (asked, example, answer, shown) in BODIES.items():
         operation = document["paths"][path][method]
-        operation["requestBody"] = {"required": True, "content": {"application/json": _content(asked, example)}}
+        operation["requestBody"] = {
+            "required": True,
+            "description": f"Strict JSON: no key twice, no NaN, at most {MAX_DEPTH} levels of nesting.",
+            "x-max-depth": MAX_DEPTH,
+            "content": {"application/json": _content(asked, example)},
+        }
         operation["responses"]["200"]["content"] = {"application/json": _content(answer, shown)}
     for path, codes in FAULTS.items():
         for operation in document["paths"][path].values():
