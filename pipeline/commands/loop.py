@@ -87,7 +87,7 @@ def demo_loop(
     config: ConfigOption = None,
     set_: SetOption = None,
 ) -> None:
-    """Simulated users, several retrains, a bad release refused, a rollback; writes a page."""
-    from pipeline.loop.demo import run_demo_loop
+    """Simulated users, several retrains, a worse release refused, a rollback; writes a page."""
+    from pipeline.loop.demo import check_story, run_demo_loop
 
-    run_demo_loop(settings_from(config, set_), Terminal(), rounds=rounds)
+    check_story(run_demo_loop(settings_from(config, set_), Terminal(), rounds=rounds))

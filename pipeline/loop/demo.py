@@ -1,47 +1,49 @@
-"""`conch demo-loop`: a simulator with a known truth, several retrains, a bad release refused, a rollback."""
+"""`conch demo-loop`: a simulator with a known truth, several retrains, a worse release refused, a rollback."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from core.artifacts import Artifact
-from core.dataset import Dataset, load_dataset
+from core.artifacts import Artifact, parent_artifact
+from core.dataset import load_dataset
 from core.errors import GateError
-from core.histories import SECONDS_PER_DAY
 from core.progress import Progress
 from core.settings import Settings, change_settings
+from pipeline.gate.data_quality import DataFacts
+from pipeline.gate.rules import read_rules
+from pipeline.gate.run import Evidence, run_gate
 from pipeline.gate.statistics import Paired, compare
+from pipeline.gate.window import Window, known_until, later_window
+from pipeline.loop.challenger import newest_release
 from pipeline.loop.demo_page import write_page
+from pipeline.loop.demo_world import World, make_world, per_user_ndcg
 from pipeline.loop.inputs import Labels, no_labels
-from pipeline.loop.journal import Decision
+from pipeline.loop.journal import Decision, Journal
 from pipeline.loop.publishing import PublishedReleases
-from pipeline.loop.retrain import BASE_FILE, Run, retrain
-from pipeline.loop.simulate import Recommend, Users, held_out_quality, simulated_users, visit
+from pipeline.loop.retrain import Run, retrain
+from pipeline.loop.simulate import Habits, Recommend, Traffic, live_through
+from pipeline.loop.worse import worse_release
 from serving.client import ConchClient
 from serving.server import TritonServer
-from training.data.stage import build_dataset
 
 K = 10
-DAYS = 30
-GOLDEN = 0.6180339887498949
+WORSE = 0.02
+"""Relative loss in NDCG@10 of the release that the gate has to stop."""
 QUICK = {
-    "gate.rules": Path("config/gate/demo.toml"), "gate.resamples": 500,
+    "gate.rules": Path("config/gate/demo.toml"), "gate.resamples": 1_000,
     "train.threads": 1, "gat.epochs": 4, "gat.dimension": 16, "mf.dimension": 32, "mf.epochs": 8,
     "ranker.windows": 2, "ranker.max_users": 300, "ranker.predicted_values": False,
     "recall.candidates": 60, "ranker.epochs": 4, "serving.max_k": 50, "similar.items": False,
     "retrain.full_every": 100, "retrain.epochs_factor": 0.75,
 }  # fmt: skip
 """Small models: the demonstration is about the loop."""
-BROKEN = {"mf.dimension": 1, "mf.epochs": 1, "mf.regularisation": 10.0, "gat.dimension": 2, "gat.epochs": 1,
-          "gat.table_rate": 1e-6, "retrain.mode": "full"}  # fmt: skip
-"""A training run with wrong settings: what the gate has to stop."""
 
 
 @dataclass(frozen=True)
@@ -51,16 +53,26 @@ class Round:
     Attributes:
         title: For people.
         decision: On record.
-        quality: NDCG@10 of each user on held-out events ``(U,)``; None for a release that never answered.
-        looked: Places that users looked at while it was live.
-        clicks: Of these, clicked.
+        quality: NDCG@10 of each user on the final window ``(U,)``, knowing what the release itself learned; None where
+            no release came out.
+        as_live: The same, asked with everything that users did since it was trained.
+        traffic: While it was live; None where nobody was served by it.
     """
 
     title: str
     decision: Decision
     quality: np.ndarray | None = None
-    looked: int = 0
-    clicks: int = 0
+    as_live: np.ndarray | None = None
+    traffic: Traffic | None = None
+
+
+@dataclass(frozen=True)
+class Rollback:
+    """Release that was live, the one that answered afterwards, and the exchange in milliseconds."""
+
+    before: str
+    after: str
+    milliseconds: float
 
 
 @dataclass(frozen=True)
@@ -68,144 +80,144 @@ class Story:
     """What the demonstration showed.
 
     Attributes:
-        rounds: In order.
-        gain: Final release against the first, over users.
-        refused: The bad release's decision.
-        rollback: Release that answered before, after, and the milliseconds of the exchange.
+        rounds: In order; the refused release last.
+        gain: Final live release against the first on the final window, paired over users.
+        gain_as_live: The same where both are told what users did since they were trained.
+        loss: Real loss of the release that was made worse, on the gate's window, relative.
+        refused: Decision about it.
+        rollback: See there.
         seconds: In all.
     """
 
     rounds: tuple[Round, ...]
     gain: Paired
+    gain_as_live: Paired
+    loss: float
     refused: Decision
-    rollback: tuple[str, str, float]
+    rollback: Rollback
     seconds: float
 
     @property
-    def holds(self) -> bool:
-        """The final release beats the first by more than two standard errors, and the bad one was refused."""
-        return self.gain.difference > 2 * self.gain.standard_error and self.refused.action == "refused"
+    def rose(self) -> bool:
+        """The final release beats the first by more than two standard errors."""
+        return self.gain.difference > 2 * self.gain.standard_error
 
 
-def run_demo_loop(settings: Settings, progress: Progress, *, rounds: int = 3, visits: int = 3, seed: int = 0) -> Story:
-    """Runs the demonstration below ``paths.var``/demo-loop and writes its page there.
+def run_demo_loop(settings: Settings, progress: Progress, *, rounds: int = 3, seed: int = 0) -> Story:
+    """Runs the demonstration below ``paths.var``/demo-loop and writes its page to its reports.
 
     Args:
         settings: Where the data comes from; models are made small.
         progress: Where lines go.
         rounds: Retrains after the first release.
-        visits: Of each user per round.
-        seed: Of users and their patience.
+        seed: Of the users' patience.
 
     Raises:
-        GateError: What should hold did not.
+        GateError: The first release, or every later one, was refused.
     """
     started = time.perf_counter()
     rng = np.random.default_rng(seed)
-    own = _settings(settings)
-    whole = build_dataset(_in(own, "world"), progress)
-    dataset = load_dataset(whole)
-    users, known = simulated_users(dataset, 0.2, rng)
-    own = _write_base(own, whole, dataset, known, progress)
+    own = change_settings(settings, {**QUICK, "paths.var": settings.paths.var / "demo-loop"})
+    own, world = make_world(own, rounds, progress)
     publishing = PublishedReleases(own, "demo-loop", starts_as_canary=False)
     told: list[Round] = []
-    decision = _step(own, publishing, "first release", no_labels(), progress)
-    for turn in range(rounds + 1):
-        if turn:
-            labels = Labels(users.table(), f"simulated-{turn}")
-            decision = _step(own, publishing, f"retrain {turn}", labels, progress)
-            if decision.action in ("published", "canary"):
-                users.since_release = [[] for _ in users.ids]
-        if publishing.champion() is None:
-            raise GateError("the first release was refused", found=decision.reason)
-        with TritonServer(own, free_ports=True) as server, server.client() as client:
-            recommend = _asking(client)
-            quality = held_out_quality(users, recommend)
-            looked, clicks = 0, 0
-            for _ in range(visits if turn < rounds else 0):
-                counted = visit(users, rng.permutation(len(users.ids)), recommend, K, rng)
-                looked, clicks = looked + counted[0], clicks + counted[1]
-            told.append(Round(f"round {turn}: {server.release_id}", decision, quality, looked, clicks))
-        mean, rate = float(np.nanmean(quality)), clicks / max(looked, 1)
-        progress.say(f"demo-loop: {told[-1].title}, held-out NDCG@10 {mean:.4f}, clicks per place {rate:.3f}")
-    broken = change_settings(own, BROKEN)
-    refused = _step(broken, publishing, "bad release", Labels(users.table(), "simulated-bad"), progress)
-    told.append(Round("wrong settings", refused))
-    rollback = _roll_back(own, publishing, users, told)
-    progress.say(f"demo-loop: rolled back from {rollback[0]} to {rollback[1]} in {rollback[2]:.0f} ms")
-    first, last = told[0].quality, told[rounds].quality
-    assert first is not None
-    assert last is not None
-    there = np.isfinite(first) & np.isfinite(last)
-    gain = compare(last[there], first[there], np.random.default_rng(seed), 1_000)
-    story = Story(tuple(told), gain, refused, rollback, time.perf_counter() - started)
+    with ExitStack() as stack:
+        recommend: Recommend | None = None
+        for turn in range(rounds + 1):
+            told.append(_release(own, publishing, world, turn, progress))
+            if recommend is None:
+                server = stack.enter_context(TritonServer(own, free_ports=True))
+                client = stack.enter_context(server.client())
+                recommend = _asking(client)
+            if turn < rounds:
+                traffic = live_through(world.users, *world.periods[turn], recommend, K, rng, Habits())
+                told[-1] = replace(told[-1], traffic=traffic)
+                progress.say(
+                    f"demo-loop: {traffic.visits:,} visits, {traffic.clicks:,} clicks on {traffic.looked:,} places "
+                    f"looked at, {traffic.elsewhere:,} items found elsewhere"
+                )
+        refused, loss = _worse(own, publishing, progress)
+        told.append(replace(_measured(own, world, refused), title=f"made {loss:.1%} worse on purpose"))
+        rollback = _roll_back(own, publishing, client, world.users.ids[:1])
+    live = [one for one in told if one.decision.action == "published"]
+    gains = [_gain(one, seed) for one in ((live[-1].quality, live[0].quality), (live[-1].as_live, live[0].as_live))]
+    story = Story(tuple(told), gains[0], gains[1], loss, refused, rollback, time.perf_counter() - started)
     page = write_page(story, own.paths.var / "reports")
+    progress.say(f"demo-loop: rolled back from {rollback.before} to {rollback.after} in {rollback.milliseconds:.0f} ms")
     progress.say(
-        f"demo-loop: final against first {gain.difference:+.4f} ± {gain.standard_error:.4f} NDCG@10 on "
-        f"{gain.users} users, {story.seconds:.0f} s; {page}"
+        f"demo-loop: final against first {gains[0].difference:+.4f} ± {gains[0].standard_error:.4f} NDCG@10 on "
+        f"{gains[0].users} users, told what is new {gains[1].difference:+.4f} ± {gains[1].standard_error:.4f}; "
+        f"{story.seconds:.0f} s; {page}"
     )
-    if not story.holds:
-        raise GateError(
-            "the loop did not show what it should",
-            expected="a gain of more than two standard errors, and a refusal of the bad release",
-            found=f"{gain.difference:+.4f} ± {gain.standard_error:.4f}, {refused.action}",
-            next_step=str(page),
-        )
     return story
 
 
-def _settings(settings: Settings) -> Settings:
-    return change_settings(settings, {**QUICK, "paths.var": settings.paths.var / "demo-loop"})
-
-
-def _in(settings: Settings, name: str) -> Settings:
-    return change_settings(settings, {"paths.var": settings.paths.var / name})
-
-
-def _write_base(
-    settings: Settings, whole: Artifact, dataset: Dataset, known: np.ndarray, progress: Progress
-) -> Settings:
-    """The dataset that the first release may know: each user's earliest events, without what comes later."""
-    events = dataset.events.where(known)
-    folder = settings.paths.var / "world"
-    table = pa.table(
-        {
-            "user_id": pa.array(dataset.users.ids[events.user_rows], pa.string()),
-            "item_id": pa.array(dataset.items.ids[events.item_rows], pa.string()),
-            "timestamp": users_own_pace(events.user_rows, float(events.timestamps.max())),
-        }
+def check_story(story: Story) -> None:
+    """Raises GateError where the demonstration did not show what it should."""
+    if story.rose and story.refused.action == "refused" and story.rollback.after != story.rollback.before:
+        return
+    raise GateError(
+        "the loop did not show what it should",
+        expected="a gain of more than two standard errors, the worse release refused, an older release at the end",
+        found=f"{story.gain.difference:+.4f} ± {story.gain.standard_error:.4f}, {story.refused.action}",
+        next_step="the page demo-loop.html says more",
     )
-    pq.write_table(table, folder / "base.parquet")
-    sides = {f"data.{noun}": whole.file(f"{noun}.parquet") for noun in ("users", "items")}
-    own = change_settings(settings, {"data.source": "files", "data.events": folder / "base.parquet", **sides})
-    base = build_dataset(own, progress)
-    file = settings.paths.var / "loop" / BASE_FILE
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(base.manifest.run_id, encoding="utf-8")
-    return own
 
 
-def users_own_pace(user_rows: np.ndarray, end: float) -> np.ndarray:
-    """Times ``(events,)`` at which everybody is active over the same 30 days, each at an even pace in their own order.
-
-    In MovieLens a user rates everything in an hour: a later window would hold a handful of users.
-    """
-    order = np.argsort(user_rows, kind="stable")
-    counts = np.bincount(user_rows)
-    starts = np.cumsum(counts) - counts
-    times = np.empty(len(user_rows))
-    ranks = np.arange(len(user_rows)) - starts[user_rows[order]]
-    times[order] = end - DAYS * SECONDS_PER_DAY * (1 - (ranks + 1) / counts[user_rows[order]])
-    stagger = np.arange(len(counts)) * GOLDEN % 1 * DAYS / 5 * SECONDS_PER_DAY  # nobody acts in step with all others
-    return times - stagger[user_rows]
-
-
-def _step(
-    settings: Settings, publishing: PublishedReleases, title: str, labels: Labels, progress: Progress
-) -> Decision:
+def _release(settings: Settings, publishing: PublishedReleases, world: World, turn: int, progress: Progress) -> Round:
+    """Trains a release on everything known so far, has it judged, and measures it."""
+    title = f"retrain {turn}" if turn else "first release"
+    labels = Labels(world.users.table(), f"simulated-{turn}") if turn else no_labels()
     decision = retrain(settings, Run("manual", labels, is_asked=True), publishing, progress)
     progress.say(f"demo-loop: {title}: {decision.action} {decision.release or ''} ({decision.reason})")
-    return decision
+    if publishing.champion() is None:
+        raise GateError("the first release did not go live", found=decision.reason)
+    if decision.action == "published":
+        world.users.since_release = [[] for _ in world.users.ids]
+    found = replace(_measured(settings, world, decision), title=title)
+    if found.quality is not None:
+        progress.say(f"demo-loop: {title}: NDCG@10 on the final window {found.quality.mean():.4f}")
+    return found
+
+
+def _measured(settings: Settings, world: World, decision: Decision) -> Round:
+    if decision.release is None:
+        return Round("", decision)
+    release = newest_release(settings, decision.release)
+    return Round(
+        "",
+        decision,
+        per_user_ndcg(release, world.window, float("inf"), K),
+        per_user_ndcg(release, world.window, _known_until(settings, release), K),
+    )
+
+
+def _known_until(settings: Settings, release: Artifact) -> float:
+    data = load_dataset(parent_artifact(release, settings.paths.var, "dataset"))
+    return known_until(data, tuple(release.manifest.tensors["fit"]))
+
+
+def _worse(settings: Settings, publishing: PublishedReleases, progress: Progress) -> tuple[Decision, float]:
+    """Makes the live release a little worse and asks the gate about it."""
+    champion = publishing.champion()
+    if champion is None:
+        raise GateError("nothing is live")
+    data = load_dataset(parent_artifact(champion, settings.paths.var, "dataset"))
+    fit, since = tuple(champion.manifest.tensors["fit"]), _known_until(settings, champion)
+    window: Window = later_window(data, fit, settings.gate.max_users, np.random.default_rng(settings.gate.seed))
+    k = read_rules(settings.gate.rules).offline.ndcg_k
+    bad, loss = worse_release(settings, champion, lambda one: float(per_user_ndcg(one, window, since, k).mean()), WORSE)
+    ruling = run_gate(settings, bad, champion, Evidence(DataFacts(events=len(data.events))), progress)
+    report = ruling.report
+    decision = Decision(
+        datetime.now(UTC).isoformat(timespec="seconds"), "manual", "refused", "; ".join(report.refusals),
+        release=report.challenger, champion=report.champion, figures={"report": str(ruling.file)},
+    )  # fmt: skip
+    if report.passed:
+        decision = replace(decision, action=publishing.publish(bad, "passed the gate", canary_only=False), reason="")
+    Journal(settings.paths.var).add(decision)
+    progress.say(f"demo-loop: {report.challenger}, {loss:.1%} worse on purpose: {decision.action} ({decision.reason})")
+    return decision, loss
 
 
 def _asking(client: ConchClient) -> Recommend:
@@ -219,14 +231,30 @@ def _asking(client: ConchClient) -> Recommend:
 
 
 def _roll_back(
-    settings: Settings, publishing: PublishedReleases, users: Users, told: list[Round]
-) -> tuple[str, str, float]:
-    """Takes the live release back by one and asks a server which one answers."""
-    live = [one.decision.release for one in told if one.decision.action == "published"]
-    before, after = str(live[-1]), str(live[-2])
-    started = time.perf_counter()
-    publishing.rollback(after, "shown by the demonstration")
-    taken_ms = (time.perf_counter() - started) * 1_000
-    with TritonServer(settings, free_ports=True) as server, server.client() as client:
-        answered = client.recommend(users.ids[:1], K)[0].release
-    return before, answered, taken_ms
+    settings: Settings, publishing: PublishedReleases, client: ConchClient, users: Sequence[str]
+) -> Rollback:
+    """Takes the live release back on the running server while everything that training needs is away."""
+    before = client.recommend(users, K)[0].release
+    with _away(settings.paths.var / "artifacts"):
+        started = time.perf_counter()
+        publishing.rollback(None, "shown by the demonstration")
+        taken_ms = (time.perf_counter() - started) * 1e3
+        after = client.recommend(users, K)[0].release
+    return Rollback(before, after, taken_ms)
+
+
+@contextmanager
+def _away(folder: Path) -> Iterator[None]:
+    aside = folder.with_name(f"{folder.name}.away")
+    folder.rename(aside)
+    try:
+        yield
+    finally:
+        aside.rename(folder)
+
+
+def _gain(pair: tuple[np.ndarray | None, np.ndarray | None], seed: int) -> Paired:
+    last, first = pair
+    if last is None or first is None:
+        raise GateError("a live release was not measured")
+    return compare(last, first, np.random.default_rng(seed), 1_000)

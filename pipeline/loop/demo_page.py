@@ -11,6 +11,7 @@ import numpy as np
 from core.bootstrap import standard_error
 
 if TYPE_CHECKING:
+    from pipeline.gate.statistics import Paired
     from pipeline.loop.demo import Story
 
 STYLE = (
@@ -24,14 +25,17 @@ def write_page(story: Story, folder: Path) -> Path:
     """Writes demo-loop.html and demo-loop.md; gives back the first."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = _rows(story)
-    gain = story.gain
     told = [
-        f"Final release against the first: {gain.difference:+.4f} ± {gain.standard_error:.4f} NDCG@10 over "
-        f"{gain.users} users ({gain.difference / max(gain.standard_error, 1e-12):.1f} standard errors).",
-        f"Bad release: {story.refused.action}. {story.refused.reason}",
-        f"Rollback from {story.rollback[0]}: {story.rollback[1]} answered after {story.rollback[2]:.0f} ms.",
+        "Every release is asked about the same final window of time: nothing of it was learned from or could be "
+        f"clicked. Final release against the first: {_told(story.gain)}. Where both are also told, as the gateway "
+        f"does, what users did since they were trained: {_told(story.gain_as_live)}.",
+        f"A release made {story.loss:.1%} worse on purpose: {story.refused.action}. {story.refused.reason}",
+        f"Rollback with models and data of training moved away: {story.rollback.before} was live, "
+        f"{story.rollback.after} answered after {story.rollback.milliseconds:.0f} ms.",
+        "Users and data are small: the gate reads config/gate/demo.toml, whose comments say what differs from the "
+        "rules for real use.",
     ]
-    head = ("round", "decision", "held-out NDCG@10", "clicks per place", "why")
+    head = ("release", "decision", "NDCG@10, 95 % interval", "told what is new", "clicks per place", "why")
     lines = ["# The loop, release by release", "", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     lines += ["| " + " | ".join(cell.replace("|", "/") for cell in row) + " |" for row, _ in rows]
     (folder / "demo-loop.md").write_text("\n".join([*lines, "", *told]) + "\n", encoding="utf-8")
@@ -51,15 +55,29 @@ def write_page(story: Story, folder: Path) -> Path:
     return page
 
 
+def _told(gain: Paired) -> str:
+    errors = gain.difference / max(gain.standard_error, 1e-12)
+    return (
+        f"{gain.difference:+.4f} NDCG@10, interval {gain.low:+.4f} to {gain.high:+.4f}, standard error "
+        f"{gain.standard_error:.4f} ({errors:.1f} of them), {gain.users} users"
+    )
+
+
 def _rows(story: Story) -> list[tuple[tuple[str, ...], float]]:
-    """Cells of each round, and the length of its bar."""
+    """Cells of each release, and the length of its bar."""
     rows: list[tuple[tuple[str, ...], float]] = []
     for one in story.rounds:
-        quality, rate, width = "", "", 0.0
-        if one.quality is not None:
-            values = one.quality[np.isfinite(one.quality)]
-            quality = f"{values.mean():.4f} ± {standard_error(values):.4f}"
-            width = 600 * float(values.mean())
-            rate = f"{one.clicks / one.looked:.3f}" if one.looked else ""
-        rows.append(((one.title, one.decision.action, quality, rate, one.decision.reason[:300]), width))
+        width = 0.0 if one.quality is None else 1_500 * float(one.quality.mean())
+        traffic = one.traffic
+        rate = f"{traffic.clicks / traffic.looked:.3f}" if traffic and traffic.looked else ""
+        title = f"{one.title}: {one.decision.release or 'none'}"
+        cells = title, one.decision.action, _interval(one.quality), _interval(one.as_live), rate, one.decision.reason
+        rows.append((cells, width))
     return rows
+
+
+def _interval(values: np.ndarray | None) -> str:
+    if values is None:
+        return ""
+    mean, reach = float(values.mean()), 1.96 * standard_error(values)
+    return f"{mean:.4f} ({mean - reach:.4f} to {mean + reach:.4f})"

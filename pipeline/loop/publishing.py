@@ -41,8 +41,8 @@ class PublishedReleases:
         self._publisher.activate(release.path, reason=reason)
         return "published"
 
-    def rollback(self, release_id: str, reason: str) -> None:
-        """Goes back to an earlier release."""
+    def rollback(self, release_id: str | None, reason: str) -> None:
+        """Goes back to an earlier release; to the one before the live one when None."""
         self._publisher.rollback(reason=reason, to=release_id)
 
 

@@ -1,8 +1,10 @@
 """Users with a known truth: what they really did later decides what they click.
 
-Every user's later items are dealt in two: some can be taken during the simulation, the rest is never shown to any
-model and measures every release alike. A visit shows a slate; the user examines it from the top with falling
-patience, clicks what is among their items, and now and then takes one of them without having been shown it.
+The world's events are cut by time in three: what the first release may know, what the simulated users do, and a final
+window that measures every release and that nobody can click. A visit falls on the time of real events. The user looks
+at the slate from the top with falling patience, clicks what they really took at that time or later (before the final
+window), slips now and then, and finds some of the visit's items without the slate. Which release made the slate
+decides only what is looked at, never what is liked.
 """
 
 from __future__ import annotations
@@ -15,16 +17,28 @@ import pyarrow as pa
 
 from core.dataset import Dataset
 from core.feedback_labels import TRAINING_EVENTS
-from core.metrics import Truth, hits, ndcg, truth_of
-
-PATIENCE = 0.9
-"""Chance that a user looks at the next place."""
-ON_THEIR_OWN = 2
-"""Items that a user takes per visit without being shown them."""
-SECONDS_PER_VISIT = 60.0
 
 Recommend = Callable[[Sequence[str], int, Sequence[Sequence[str]], Sequence[Sequence[str]]], list[list[str]]]
 """Users, k, session items and excluded items to lists of item ids."""
+
+
+@dataclass(frozen=True)
+class Habits:
+    """How users behave; the same for every release.
+
+    Attributes:
+        patience: Chance of looking at the next place: position bias.
+        click: Chance that something wanted is clicked when it is seen.
+        slip: Chance that something unwanted is.
+        elsewhere: Chance that an item of the visit is found without the slate.
+        events_per_visit: Real events that make a visit.
+    """
+
+    patience: float = 0.9
+    click: float = 0.9
+    slip: float = 0.01
+    elsewhere: float = 0.5
+    events_per_visit: int = 8
 
 
 @dataclass
@@ -32,21 +46,17 @@ class Users:
     """The simulated users.
 
     Attributes:
-        ids: External ids.
-        past: Item ids that are known of each user when the simulation starts.
-        takes: What each can take, in the order in which they really did.
-        held_out: What each also did, kept for measuring.
+        ids: External ids ``(U,)``.
+        coming: What each really does in the simulated part: (time, item id), oldest first.
+        past: Item ids that the first release may know of each.
         taken: What was taken in the simulation, oldest first.
-        since_release: Of these, what the live release does not know.
+        since_release: Of these, what the live release has not seen.
         labels: (user, item, time) of everything taken.
-        now: Seconds since the epoch.
     """
 
     ids: list[str]
+    coming: list[list[tuple[float, str]]]
     past: list[list[str]]
-    takes: list[list[str]]
-    held_out: list[list[str]]
-    now: float
     taken: list[list[str]] = field(default_factory=list)
     since_release: list[list[str]] = field(default_factory=list)
     labels: list[tuple[str, str, float]] = field(default_factory=list)
@@ -62,75 +72,88 @@ class Users:
         )
 
 
-def simulated_users(dataset: Dataset, known_share: float, rng: np.random.Generator) -> tuple[Users, np.ndarray]:
-    """Users of a dataset, and which of its events (bool ``(events,)``) the first release may know.
+@dataclass(frozen=True)
+class Traffic:
+    """What one period brought: visits, places that users looked at, clicks on them, items found elsewhere."""
 
-    Args:
-        dataset: Everything that really happened.
-        known_share: Of each user's events, the earliest.
-        rng: Deals the later items.
+    visits: int
+    looked: int
+    clicks: int
+    elsewhere: int
+
+
+def own_pace(user_rows: np.ndarray, timestamps: np.ndarray) -> np.ndarray:
+    """Times ``(events,)``: users arrive when they really did, and spread what they do evenly until the end.
+
+    In MovieLens a user rates everything within an hour of arriving: a later window would hold nobody who was there
+    before. The order of each user's events and of the arrivals is the real one.
     """
-    events = dataset.events
-    known = np.zeros(len(events), dtype=bool)
-    users = Users([], [], [], [], float(events.timestamps[np.isfinite(events.timestamps)].max()))
-    order = np.argsort(events.user_rows, kind="stable")
-    for part in np.split(order, np.flatnonzero(np.diff(events.user_rows[order])) + 1):
-        count = max(2, round(known_share * len(part)))
-        known[part[:count]] = True
-        later = part[count:]
-        dealt = rng.random(len(later)) < 0.5
-        name = lambda places: [str(dataset.items.ids[events.item_rows[at]]) for at in places]  # noqa: E731
-        users.ids.append(str(dataset.users.ids[events.user_rows[part[0]]]))
-        users.past.append(name(part[:count]))
-        users.takes.append(name(later[dealt]))
-        users.held_out.append(name(later[~dealt]))
-    users.taken = [[] for _ in users.ids]
-    users.since_release = [[] for _ in users.ids]
-    return users, known
+    order = np.lexsort((timestamps, user_rows))
+    owners = user_rows[order]
+    counts = np.bincount(owners)
+    starts = np.cumsum(counts) - counts
+    first = np.full(len(counts), np.inf)
+    np.minimum.at(first, owners, timestamps[order])
+    ranks = np.arange(len(owners)) - starts[owners]
+    end = float(timestamps.max())
+    times = np.empty(len(owners))
+    times[order] = first[owners] + (end - first[owners]) * ranks / counts[owners]
+    return times
 
 
-def visit(users: Users, chosen: np.ndarray, recommend: Recommend, k: int, rng: np.random.Generator) -> tuple[int, int]:
-    """One visit of each chosen user; gives back places looked at and clicks on the slate."""
-    ids = [users.ids[at] for at in chosen]
-    seen = [users.past[at] + users.taken[at] for at in chosen]
-    slates = recommend(ids, k, [users.since_release[at] for at in chosen], seen)
-    looked, clicks = 0, 0
-    for at, slate in zip(chosen.tolist(), slates, strict=True):
-        left = [item for item in users.takes[at] if item not in users.taken[at]]
-        patience = int(rng.geometric(1 - PATIENCE))
-        looked += min(patience, len(slate))
-        found = [item for item in slate[:patience] if item in left]
-        clicks += len(found)
-        own = [item for item in left if item not in found][:ON_THEIR_OWN]
-        for item in (*found, *own):
-            users.now += SECONDS_PER_VISIT / len(users.ids)
-            users.labels.append((users.ids[at], item, users.now))
-            users.taken[at].append(item)
-            users.since_release[at].append(item)
-    return looked, clicks
+def simulated_users(world: Dataset) -> Users:
+    """Users of a world whose splits are what is known (train), what is simulated (valid) and the final window (test).
 
-
-def held_out_quality(users: Users, recommend: Recommend, k: int = 10) -> np.ndarray:
-    """NDCG@k of each user on what no model has ever seen ``(U,)``; NaN for users without any.
-
-    Only what was known at the start of the simulation is left out of the lists: every release is asked the same.
+    Nothing of the final window comes in: it can neither be clicked nor found.
     """
-    lists = recommend(
-        users.ids,
-        k,
-        [[] for _ in users.ids],
-        [past + taken for past, taken in zip(users.past, users.taken, strict=True)],
-    )
-    codes: dict[str, int] = {}
-    rows = np.full((len(lists), k), -1, dtype=np.int64)
-    for at, items in enumerate(lists):
-        for place, item in enumerate(items):
-            rows[at, place] = codes.setdefault(item, len(codes))
-    owners = np.repeat(np.arange(len(lists)), [len(items) for items in users.held_out])
-    truth: Truth = truth_of(
-        owners,
-        np.array([codes.setdefault(i, len(codes)) for items in users.held_out for i in items], dtype=np.int64),
-        len(lists),
-    )
-    values = ndcg(hits(rows, truth), truth.sizes, k)
-    return np.where(truth.sizes > 0, values, np.nan)
+    users = Users([str(name) for name in world.users.ids], [], [])
+    users.coming, users.past, users.taken, users.since_release = ([[] for _ in users.ids] for _ in range(4))
+    known, coming = world.events.of_splits(("train",)), world.events.of_splits(("valid",))
+    for user, item in zip(known.user_rows.tolist(), known.item_rows.tolist(), strict=True):
+        users.past[user].append(str(world.items.ids[item]))
+    order = np.argsort(coming.timestamps, kind="stable")
+    for at in order.tolist():
+        item = str(world.items.ids[coming.item_rows[at]])
+        users.coming[int(coming.user_rows[at])].append((float(coming.timestamps[at]), item))
+    return users
+
+
+def live_through(
+    users: Users, start: float, end: float, recommend: Recommend, k: int, rng: np.random.Generator, habits: Habits
+) -> Traffic:
+    """Everything that happens from ``start`` until before ``end`` (seconds since the epoch) under one release.
+
+    Users do not see each other, so that everybody's n-th visit is asked for in one batch; times stay their own.
+    """
+    due = [[event for event in events if start <= event[0] < end] for events in users.coming]
+    size = habits.events_per_visit
+    visits, looked, clicks, elsewhere = 0, 0, 0, 0
+    for turn in range(-(-max(map(len, due), default=0) // size)):
+        there = [at for at, events in enumerate(due) if len(events) > turn * size]
+        slates = recommend(
+            [users.ids[at] for at in there],
+            k,
+            [users.since_release[at] for at in there],
+            [users.past[at] + users.taken[at] for at in there],
+        )
+        visits += len(there)
+        for at, slate in zip(there, slates, strict=True):
+            part = due[at][turn * size : (turn + 1) * size]
+            now = part[0][0]
+            taken = set(users.taken[at])
+            wanted = {item for time, item in users.coming[at] if time >= now} - taken
+            seen = slate[: int(rng.geometric(1 - habits.patience))]
+            chances = rng.random(len(seen))
+            found = [
+                item
+                for item, chance in zip(seen, chances, strict=True)
+                if chance < (habits.click if item in wanted else habits.slip)
+            ]
+            own = [item for _, item in part if item not in taken and item not in found]
+            own = [item for item, chance in zip(own, rng.random(len(own)), strict=True) if chance < habits.elsewhere]
+            looked, clicks, elsewhere = looked + len(seen), clicks + len(found), elsewhere + len(own)
+            for item in (*found, *own):
+                users.labels.append((users.ids[at], item, now))
+                users.taken[at].append(item)
+                users.since_release[at].append(item)
+    return Traffic(visits, looked, clicks, elsewhere)
