@@ -40,7 +40,8 @@ QUICK = {
     "gate.rules": Path("config/gate/demo.toml"), "gate.resamples": 1_000,
     "train.threads": 1, "gat.epochs": 4, "gat.dimension": 16, "mf.dimension": 32, "mf.epochs": 8,
     "ranker.windows": 2, "ranker.max_users": 300, "ranker.predicted_values": False,
-    "recall.candidates": 60, "ranker.epochs": 4, "serving.max_k": 50, "similar.items": False,
+    "recall.candidates": 60, "ranker.epochs": 4, "serving.max_k": 50, "similar.items": False, "similar.users": False,
+    "rating.enabled": False, "compress.enabled": False,
     "retrain.full_every": 100, "retrain.epochs_factor": 0.75,
 }  # fmt: skip
 """Small models: the demonstration is about the loop."""

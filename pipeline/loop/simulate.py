@@ -106,8 +106,8 @@ def simulated_users(world: Dataset) -> Users:
 
     Nothing of the final window comes in: it can neither be clicked nor found.
     """
-    users = Users([str(name) for name in world.users.ids], [], [])
-    users.coming, users.past, users.taken, users.since_release = ([[] for _ in users.ids] for _ in range(4))
+    names = [str(name) for name in world.users.ids]
+    users = Users(names, [[] for _ in names], [[] for _ in names], [[] for _ in names], [[] for _ in names])
     known, coming = world.events.of_splits(("train",)), world.events.of_splits(("valid",))
     for user, item in zip(known.user_rows.tolist(), known.item_rows.tolist(), strict=True):
         users.past[user].append(str(world.items.ids[item]))
