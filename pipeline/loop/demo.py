@@ -42,7 +42,7 @@ QUICK = {
     "ranker.windows": 2, "ranker.max_users": 300, "ranker.predicted_values": False,
     "recall.candidates": 60, "ranker.epochs": 4, "serving.max_k": 50, "similar.items": False, "similar.users": False,
     "rating.enabled": False, "compress.enabled": False,
-    "retrain.full_every": 100, "retrain.epochs_factor": 0.75,
+    "retrain.mode": "full",
 }  # fmt: skip
 """Small models: the demonstration is about the loop."""
 
@@ -137,6 +137,9 @@ def run_demo_loop(settings: Settings, progress: Progress, *, rounds: int = 3, se
                     f"demo-loop: {traffic.visits:,} visits, {traffic.clicks:,} clicks on {traffic.looked:,} places "
                     f"looked at, {traffic.elsewhere:,} items found elsewhere"
                 )
+        if sum(one.decision.action == "published" for one in told) < 2:
+            reasons = "; ".join(one.decision.reason for one in told[1:])
+            raise GateError("no retrained release went live", found=reasons, next_step=str(own.paths.var / "reports"))
         refused, loss = _worse(own, publishing, progress)
         told.append(replace(_measured(own, world, refused), title=f"made {loss:.1%} worse on purpose"))
         rollback = _roll_back(own, publishing, client, world.users.ids[:1])

@@ -2,7 +2,7 @@
 
 The world's events are cut by time in three: what the first release may know, what the simulated users do, and a final
 window that measures every release and that nobody can click. A visit falls on the time of real events. The user looks
-at the slate from the top with falling patience, clicks what they really took at that time or later (before the final
+at the slate from the top with falling patience, clicks what they really took then or soon after (before the final
 window), slips now and then, and finds some of the visit's items without the slate. Which release made the slate
 decides only what is looked at, never what is liked.
 """
@@ -32,13 +32,16 @@ class Habits:
         slip: Chance that something unwanted is.
         elsewhere: Chance that an item of the visit is found without the slate.
         events_per_visit: Real events that make a visit.
+        foresight: Real events ahead, the visit's own included, that are wanted already. Far ahead, labels would be
+            what the live release happened to show, and the gate, which judges by labels, would favour it.
     """
 
     patience: float = 0.9
     click: float = 0.9
     slip: float = 0.01
-    elsewhere: float = 0.5
+    elsewhere: float = 0.8
     events_per_visit: int = 8
+    foresight: int = 16
 
 
 @dataclass
@@ -141,7 +144,8 @@ def live_through(
             part = due[at][turn * size : (turn + 1) * size]
             now = part[0][0]
             taken = set(users.taken[at])
-            wanted = {item for time, item in users.coming[at] if time >= now} - taken
+            later = [item for time, item in users.coming[at] if time >= now]
+            wanted = set(later[: habits.foresight]) - taken
             seen = slate[: int(rng.geometric(1 - habits.patience))]
             chances = rng.random(len(seen))
             found = [
