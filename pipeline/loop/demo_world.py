@@ -20,8 +20,8 @@ from pipeline.loop.simulate import Users, own_pace, simulated_users
 from serving.local import LocalPipeline
 from training.data.stage import build_dataset
 
-KNOWN_UNTIL, SIMULATED_UNTIL = 0.4, 0.8
-"""Quantiles of time."""
+KNOWN_UNTIL, SIMULATED_UNTIL = 0.1, 0.8
+"""Quantiles of time. Early, since a release that is told what users did since it was trained ages slowly."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def make_world(settings: Settings, periods: int, progress: Progress) -> tuple[Se
 
     Args:
         settings: Where the data comes from; ``paths.var`` is the demonstration's own.
-        periods: Into how many parts of equal traffic the simulated time is cut.
+        periods: Into how many parts the simulated time is cut; what has happened grows by the same factor in each.
         progress: Where lines go.
     """
     folder = settings.paths.var / "world"
@@ -67,7 +67,8 @@ def make_world(settings: Settings, periods: int, progress: Progress) -> tuple[Se
     file.write_text(build_dataset(own, progress).manifest.run_id, encoding="utf-8")
     rng = np.random.default_rng(settings.gate.seed)
     window = later_window(world, ("train", "valid"), settings.gate.max_users, rng)
-    edges = np.quantile(world.events.of_splits(("valid",)).timestamps, np.linspace(0, 1, periods + 1))
+    quantiles = KNOWN_UNTIL * (SIMULATED_UNTIL / KNOWN_UNTIL) ** np.linspace(0, 1, periods + 1)
+    edges = np.quantile(world.events.timestamps, quantiles)
     edges[-1] = window.start
     spans = tuple(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True))
     return own, World(simulated_users(world), window, spans)
