@@ -30,6 +30,7 @@ import typer
 from bench.machine import measured_commit, shown, this_machine
 from core.artifacts import write_json
 from core.errors import ServerError
+from core.processes import ended, free_ports
 from core.settings import Settings
 from pipeline.cli import guarded
 from pipeline.options import ConfigOption, SetOption, settings_from
@@ -132,9 +133,7 @@ def _spread(values: np.ndarray) -> dict[str, float]:
 @contextmanager
 def running_gateway(settings: Settings, server: TritonServer, log: Path) -> Iterator[int]:
     """`conch gateway` as a process before this Triton; gives its port. Raises ServerError where it does not start."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = int(free.getsockname()[1])
+    [port] = free_ports(1)
     options = {
         "paths.var": f'"{settings.paths.var}"', "gateway.port": port, "gateway.requests_per_second": 1e6,
         "gateway.burst": 1e6, "serving.grpc_port": server.address.rpartition(":")[2],
@@ -144,16 +143,13 @@ def running_gateway(settings: Settings, server: TritonServer, log: Path) -> Iter
         command += ["--set", f"{name}={value}"]
     with log.open("wb") as stream:
         process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT)
-    try:
+    with ended(process, START_SECONDS):
         until = time.monotonic() + START_SECONDS
         while not _ready(port):
             if process.poll() is not None or time.monotonic() > until:
                 raise ServerError("the gateway does not start", found=log.read_text(encoding="utf-8")[-2_000:])
             time.sleep(0.2)
         yield port
-    finally:
-        process.terminate()
-        process.wait(START_SECONDS)
 
 
 def _ready(port: int) -> bool:

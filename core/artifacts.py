@@ -247,6 +247,14 @@ def _write_synced(path: Path, data: bytes) -> None:
         os.fsync(stream.fileno())
 
 
+def replace_file(path: Path, data: bytes) -> None:
+    """Writes a file so that a crash leaves the old one or the new one, durable when this returns."""
+    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
+    _write_synced(temporary, data)
+    temporary.rename(path)
+    sync_folder(path.parent)
+
+
 def sync_folder(path: Path) -> None:
     """Makes renames inside a folder survive a power cut."""
     handle = os.open(path, os.O_RDONLY)

@@ -20,7 +20,7 @@ from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, StreamConfig
 
 from core.errors import StoreUnavailableError
-from core.feedback import Event, Rejected
+from core.feedback import Event, Feedback, Rejected
 from core.feedback_ports import Acknowledgement, Clock
 from core.feedback_tokens import TokenKeys
 from core.sections import FeedbackSettings
@@ -147,7 +147,7 @@ class Ingester:
     Args:
         url: Of the broker.
         store: Where events go.
-        histories: Histories in Redis, if any.
+        histories: What gateways read.
         seconds: How long the broker may take.
         redeliver_s: Messages that are not acknowledged after this come again.
     """
@@ -156,7 +156,7 @@ class Ingester:
         self,
         url: str,
         store: EventStore,
-        histories: RedisHistories | None = None,
+        histories: RedisHistories,
         seconds: float = 2.0,
         redeliver_s: float = 30.0,
     ) -> None:
@@ -179,8 +179,7 @@ class Ingester:
             if messages:
                 arrivals = [unpack(message.data) for message in messages]
                 told = self._store.append_arrivals(arrivals)
-                if self._histories is not None:
-                    self._histories.write([arrival.event for arrival in arrivals], told)
+                self._project(arrivals, told)
                 self._connection.call(self._acknowledge(messages))
         except StoreUnavailableError:
             self._subscription = None
@@ -190,6 +189,21 @@ class Ingester:
     def close(self) -> None:
         """Ends the connection."""
         self._connection.close()
+
+    def _project(self, arrivals: Sequence[Arrival], told: Sequence[Acknowledgement]) -> None:
+        """Histories as the inbox has them now: plain new events one by one, everything else by whole users."""
+        fresh, whole = [], set()
+        for arrival, entry in zip(arrivals, told, strict=True):
+            event = arrival.event
+            if not isinstance(event, Feedback) or entry.seq is None:
+                continue
+            if entry.status == "stored" and event.item is not None:
+                fresh.append((event.user_ref, entry.seq))
+            else:  # a correction, a deletion, or a message that came again
+                whole.add(event.user_ref)
+        self._histories.add(self._store.history_rows(fresh))
+        self._histories.forget(whole)
+        self._histories.add(self._store.histories(sorted(whole)))
 
     async def _fetch(self, wait_s: float) -> list[Any]:
         context = await self._connection.stream()

@@ -9,7 +9,7 @@ their order of arrival.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
@@ -66,10 +66,6 @@ class FeedbackLabels:
     events: pa.Table
     places: pa.Table
     counts: AnswerCounts
-
-    def account(self) -> dict[str, int]:
-        """The counts as JSON."""
-        return asdict(self.counts)
 
 
 def label(folder: Path, snapshot: Snapshot, settings: LabelSettings) -> FeedbackLabels:

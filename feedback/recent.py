@@ -10,6 +10,8 @@ from core.errors import StoreUnavailableError
 from core.feedback import FeedbackType
 from core.feedback_ports import HISTORY_TYPES, RecentEvent
 
+HistoryRow = tuple[str, int, str, str, str, float | None, int]
+"""user_ref, seq, key, type, item, value, event_time_ms."""
 QUERY = """SELECT item, type, value, event_time_ms, seq FROM recent
 WHERE user_ref = ? AND type IN ({types}) ORDER BY seq DESC LIMIT ?"""
 

@@ -11,13 +11,14 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from core.artifacts import TEMPORARY
 from core.errors import FeedbackError
 from core.feedback import body_digest
 from core.feedback_ports import Clock
@@ -26,7 +27,7 @@ from core.sections import FeedbackSettings
 from feedback.inbox import Inbox
 from feedback.ingest import DAY_MS
 from feedback.quarantine import put_in_quarantine
-from feedback.segments import TEMPORARY, check_segment, content_of, segment_path, segment_table, write_segment
+from feedback.segments import check_segment, content_of, segment_path, segment_table, write_segment
 
 SEGMENT_EVENTS = 500_000
 """Most events of one segment."""
@@ -81,17 +82,21 @@ class Sealer:
         """
         with _alone(self._folder):
             self._sweep()
-            forgotten = self._forget()
-            done = Sealed(forgotten=forgotten)
-            seq = 0
-            while True:
-                last, done = self._seal_after(seq, done)
-                if last == seq:
-                    break
+            done = Sealed(forgotten=self._forget())
+            seq, last = -1, 0
+            while last > seq:
                 seq = last
-            return Sealed(
-                done.events, done.waiting, done.orphans, done.corrupt, done.forgotten, self._expire()
-            )  # fmt: skip
+                last, done = self._seal_after(seq, done)
+            return replace(done, expired=self._expire())
+
+    def is_due(self) -> bool:
+        """Whether enough waits in the inbox for a segment, or something has waited for long."""
+        with closing(self._inbox.reader()) as database:
+            count, oldest_ms = database.execute(
+                "SELECT COUNT(*), MIN(ingest_ms) FROM events WHERE segment IS NULL"
+            ).fetchone()
+        is_old = count > 0 and self._clock.now_ms() - oldest_ms >= self._settings.segment_minutes * 60_000
+        return count >= self._settings.segment_events or is_old
 
     def repair(self, sha256: str) -> bool:
         """Writes a damaged segment again from the inbox; False where the inbox no longer holds all of it."""
@@ -141,18 +146,18 @@ class Sealer:
                 (corrupt, Reason.CORRUPT, "the inbox holds other bytes than were stored"),
             ):
                 for row in found:
-                    put_in_quarantine(database, row[2], row[3], reason, detail, row[5], row[1])
-                    database.execute("DELETE FROM events WHERE seq = ?", (row[0],))
-                    database.execute("DELETE FROM recent WHERE user_ref = ? AND seq = ?", (row[3], row[0]))
+                    # Gone already: its user was deleted meanwhile, and must not come back through the quarantine.
+                    if database.execute("DELETE FROM events WHERE seq = ?", (row[0],)).rowcount:
+                        put_in_quarantine(database, row[2], row[3], reason, detail, row[5], row[1])
+                        database.execute("DELETE FROM recent WHERE user_ref = ? AND seq = ?", (row[3], row[0]))
             if sealed != len(ready):
                 # A user was deleted while the segment was written: its rows are not all there any more.
                 database.execute("UPDATE events SET segment = NULL WHERE segment = ?", (sha256,))
                 return seq, done
-        counts = Sealed(
-            done.events + sealed, done.waiting + waiting, done.orphans + len(orphans), done.corrupt + len(corrupt),
-            done.forgotten,
+        return rows[-1][0], replace(
+            done, events=done.events + sealed, waiting=done.waiting + waiting,
+            orphans=done.orphans + len(orphans), corrupt=done.corrupt + len(corrupt),
         )  # fmt: skip
-        return rows[-1][0], counts
 
     def _forget(self) -> int:
         """Takes deleted users out of sealed segments: a new file for each one that held them."""
@@ -164,15 +169,14 @@ class Sealer:
         users = pa.array(sorted(deleted))
         gone = 0
         for sha256 in segments:
-            table = pq.read_table(check_segment(self._folder, sha256))
-            theirs = pc.is_in(table["user_ref"], users)
-            before = pa.array([seq < deleted.get(user, 0) for seq, user in zip(
-                table["seq"].to_pylist(), table["user_ref"].to_pylist(), strict=True)])  # fmt: skip
-            kept = table.filter(pc.invert(pc.and_(theirs, before)))
-            if len(kept) == len(table):
-                continue
-            gone += len(table) - len(kept)
-            self._replace(sha256, kept)
+            path = check_segment(self._folder, sha256)
+            owners = pq.read_table(path, columns=["seq", "user_ref"])
+            theirs = owners.filter(pc.is_in(owners["user_ref"], users)).to_pylist()
+            dropped = [row["seq"] for row in theirs if row["seq"] < deleted[row["user_ref"]]]
+            if dropped:
+                table = pq.read_table(path)
+                self._replace(sha256, table.filter(pc.invert(pc.is_in(table["seq"], pa.array(dropped)))))
+                gone += len(dropped)
         with self._inbox.writing() as database:
             for user, seq in deleted.items():
                 database.execute("DELETE FROM deleted WHERE user_ref = ? AND seq = ?", (user, seq))

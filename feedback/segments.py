@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from core.artifacts import sync_folder
+from core.artifacts import replace_file, sha256_of
 from core.errors import FeedbackError
 
 SCHEMA = pa.schema(
@@ -28,7 +27,6 @@ SCHEMA = pa.schema(
         pa.field("body", pa.string(), nullable=False),  # canonical JSON
     ]
 )
-TEMPORARY = ".tmp-"
 
 
 def segment_path(folder: Path, sha256: str) -> Path:
@@ -56,13 +54,7 @@ def write_segment(folder: Path, table: pa.Table) -> str:
     sha256 = hashlib.sha256(data).hexdigest()
     path = segment_path(folder, sha256)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}")
-    with temporary.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.rename(path)
-    sync_folder(path.parent)
+    replace_file(path, data)
     return sha256
 
 
@@ -73,10 +65,7 @@ def check_segment(folder: Path, sha256: str) -> Path:
         FeedbackError: Missing or damaged.
     """
     path = segment_path(folder, sha256)
-    found = "no such file"
-    if path.is_file():
-        with path.open("rb") as stream:
-            found = hashlib.file_digest(stream, "sha256").hexdigest()
+    found = sha256_of(path) if path.is_file() else "no such file"
     if found != sha256:
         raise FeedbackError(
             "a segment of the event store is damaged", where=str(path), expected=f"sha256 {sha256}", found=found,

@@ -1,7 +1,7 @@
 """Datasets of feedback: immutable lists of sealed segments.
 
-``<store>/datasets/<content>.json``. The content is a hash of the events alone: the same events that came in another
-order, in other batches, or twice, are the same dataset.
+``<store>/datasets/<content>-<watermark>.json``. The content is a hash of the events alone: events that came in another
+order, in other batches, or twice, have the same. The watermark says which windows had closed: labels depend on both.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from core.artifacts import write_json
+from core.artifacts import replace_file
 from core.errors import FeedbackError
 from feedback.segments import check_segment
 
@@ -46,9 +46,17 @@ class Snapshot(BaseModel):
         """Paths of the segments, each checked. Raises FeedbackError where one is missing or damaged."""
         return [check_segment(folder, segment.sha256) for segment in self.segments]
 
+    def save(self, folder: Path) -> Path:
+        """Writes the list down, once, and gives back where."""
+        path = folder / "datasets" / f"{self.content[:16]}-{self.watermark_ms}.json"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(path, self.model_dump_json(indent=1).encode())
+        return path
 
-def take_snapshot(folder: Path, database: sqlite3.Connection) -> Snapshot:
-    """Lists what is sealed now, and writes the list down."""
+
+def take_snapshot(database: sqlite3.Connection) -> Snapshot:
+    """Lists what is sealed now."""
     database.execute("BEGIN")  # one view of all tables
     try:
         rows = database.execute(
@@ -58,17 +66,13 @@ def take_snapshot(folder: Path, database: sqlite3.Connection) -> Snapshot:
     finally:
         database.execute("ROLLBACK")
     content = sum(int(row[4], 16) for row in rows) % (1 << 256)
-    snapshot = Snapshot(
+    return Snapshot(
         content=f"{content:064x}",
         events=sum(row[1] for row in rows),
         watermark_ms=counters["ingest_ms"],
         deleted_users=counters.get("deleted_users", 0),
         segments=tuple(SegmentRecord(sha256=a, events=b, first_seq=c, last_seq=d) for a, b, c, d, _ in rows),
     )
-    path = folder / "datasets" / f"{snapshot.content[:16]}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, snapshot.model_dump(mode="json"))
-    return snapshot
 
 
 def load_snapshot(path: Path) -> Snapshot:

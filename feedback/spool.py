@@ -40,7 +40,12 @@ class Spool:
         tokens: Events are judged here: a token may run out while they wait.
         settings: ``spool_events`` is the limit.
         clock: Wall time.
+
+    Attributes:
+        waiting: Events on this machine's disk.
     """
+
+    waiting: int
 
     def __init__(
         self, file: Path, onward: ArrivalSink, tokens: TokenKeys, settings: FeedbackSettings, clock: Clock
@@ -51,17 +56,11 @@ class Spool:
         self._database.execute("PRAGMA journal_mode=WAL")
         self._database.execute("PRAGMA synchronous=FULL")
         self._database.execute(SCHEMA)
+        (self.waiting,) = self._database.execute("SELECT COUNT(*) FROM spool").fetchone()
         self._lock = threading.Lock()
         self._stop, self._wake = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._empty_for_ever, name="spool", daemon=True)
         self._thread.start()
-
-    @property
-    def waiting(self) -> int:
-        """Events on this machine's disk."""
-        with self._lock:
-            (count,) = self._database.execute("SELECT COUNT(*) FROM spool").fetchone()
-        return int(count)
 
     def append(self, batch: Sequence[Event | Rejected]) -> list[Acknowledgement]:
         """See ``core.feedback_ports.EventSink``."""
@@ -73,13 +72,14 @@ class Spool:
             except StoreUnavailableError:
                 pass
         with self._lock:
-            (count,) = self._database.execute("SELECT COUNT(*) FROM spool").fetchone()
-            if count + len(batch) > self._settings.spool_events:
+            if self.waiting + len(batch) > self._settings.spool_events:
                 raise StoreUnavailableError(
-                    "the broker is away and the spool is full", expected=f"at most {self._settings.spool_events:,}",
-                    found=f"{count:,} events wait", next_step="bring the broker back; send these events again later",
+                    "the broker is away and the spool is full",
+                    expected=f"at most {self._settings.spool_events:,}",
+                    found=f"{self.waiting:,} events wait",
+                    next_step="bring the broker back; send these events again later",
                     retry_after_s=5,
-                )  # fmt: skip
+                )
             try:
                 self._database.execute("BEGIN IMMEDIATE")
                 self._database.executemany(
@@ -90,6 +90,7 @@ class Spool:
                 if self._database.in_transaction:
                     self._database.execute("ROLLBACK")
                 raise StoreUnavailableError("the spool cannot be written", found=str(error)) from None
+            self.waiting += len(batch)
         self._wake.set()
         verdicts = [judge(event, now_ms, self._tokens, self._settings) for event in batch]
         return [
@@ -107,6 +108,7 @@ class Spool:
             self._onward.append_arrivals([unpack(arrival) for _, arrival in rows])
             with self._lock:  # a crash before this sends them twice, and equal events count once
                 self._database.execute("DELETE FROM spool WHERE id <= ?", (rows[-1][0],))
+                self.waiting -= len(rows)
 
     def close(self) -> None:
         """Stops the background thread; what waits stays on disk for the next start."""
@@ -122,5 +124,5 @@ class Spool:
                 self.empty()
                 self._wake.wait()
                 self._wake.clear()
-            except StoreUnavailableError:
+            except (StoreUnavailableError, sqlite3.Error):  # broker away, disk full: both may pass
                 self._stop.wait(RETRY_SECONDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -13,7 +14,7 @@ from core.feedback_ports import HISTORY_TYPES, Acknowledgement, Clock, RecentEve
 from core.sections import FeedbackSettings
 from feedback.inbox import Inbox
 from feedback.quarantine import Refused, quarantine_counts, quarantined
-from feedback.recent import RecentReader
+from feedback.recent import HistoryRow, RecentReader
 from feedback.seal import Sealed, Sealer
 from feedback.segments import check_segment
 from feedback.snapshot import Snapshot, take_snapshot
@@ -66,10 +67,20 @@ class EventStore:
         """Seals what is ready; see ``feedback.seal.Sealer.run``."""
         return self._sealer.run()
 
+    def seal_if_due(self) -> None:
+        """Seals where enough waits, or something has waited for long; see ``Sealer.is_due``."""
+        if self._sealer.is_due():
+            self._sealer.run()
+
     def snapshot(self) -> Snapshot:
         """The dataset of everything that is sealed now."""
         with closing(self._inbox.reader()) as database:
-            return take_snapshot(self._folder, database)
+            return take_snapshot(database)
+
+    def refused(self) -> dict[str, int]:
+        """Events in quarantine by reason, repetitions included."""
+        with closing(self._inbox.reader()) as database:
+            return quarantine_counts(database)
 
     def verify(self, repair: bool = False) -> list[str]:
         """Checks the inbox and every segment; gives back complaints, none where all is well.
@@ -93,10 +104,21 @@ class EventStore:
         with closing(self._inbox.reader()) as database:
             return quarantined(database, limit)
 
-    def histories(self) -> Iterator[tuple[str, int, str, str, str, float | None, int]]:
-        """All histories: user_ref, seq, key, type, item, value, event_time_ms."""
+    def histories(self, user_refs: Sequence[str] | None = None) -> Iterator[HistoryRow]:
+        """Histories of these users, or of all."""
+        wanted = "" if user_refs is None else "WHERE user_ref IN (SELECT value FROM json_each(?))"
+        values = () if user_refs is None else (json.dumps(user_refs),)
         with closing(self._inbox.reader()) as database:
-            yield from database.execute("SELECT * FROM recent ORDER BY user_ref, seq")
+            yield from database.execute(f"SELECT * FROM recent {wanted} ORDER BY user_ref, seq", values)
+
+    def history_rows(self, places: Sequence[tuple[str, int]]) -> list[HistoryRow]:
+        """Those of these events (user_ref, seq) that stand in a history."""
+        with closing(self._inbox.reader()) as database:
+            return database.execute(
+                "SELECT recent.* FROM json_each(?) AS asked JOIN recent ON recent.user_ref = asked.value ->> 0 "
+                "AND recent.seq = asked.value ->> 1",
+                (json.dumps(places),),
+            ).fetchall()
 
     def counts(self) -> dict[str, int]:
         """Events by where they are: sealed, in the inbox, in quarantine by reason."""
@@ -104,7 +126,7 @@ class EventStore:
             (sealed,) = database.execute("SELECT COALESCE(SUM(events), 0) FROM segments").fetchone()
             (segments,) = database.execute("SELECT COUNT(*) FROM segments").fetchone()
             (waiting,) = database.execute("SELECT COUNT(*) FROM events WHERE segment IS NULL").fetchone()
-            refused = {f"quarantine {reason}": times for reason, times in quarantine_counts(database).items()}
+        refused = {f"quarantine {reason}": times for reason, times in self.refused().items()}
         return {"sealed": sealed, "segments": segments, "unsealed": waiting, **refused}
 
     def close(self) -> None:

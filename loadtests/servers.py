@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,10 +18,11 @@ from pathlib import Path
 import psutil
 
 from core.errors import ConchError, ServerError
+from core.processes import LOOPBACK as HOST
+from core.processes import ended, free_ports
 from loadtests.scenario import Fault, Protocol
 from serving.client import ConchClient
 
-HOST = "127.0.0.1"
 START_SECONDS = 120.0
 STOP_SECONDS = 30.0
 CONCH = Path(sys.executable).with_name("conch")
@@ -78,7 +78,7 @@ def running(protocol: Protocol, var: Path, folder: Path, extra: Sequence[str]) -
     Raises:
         ServerError: It does not start.
     """
-    http, grpc, metrics, gateway = _free_ports(4)
+    http, grpc, metrics, gateway = free_ports(4)
     ports = {"serving.http_port": http, "serving.grpc_port": grpc, "serving.metrics_port": metrics}
     if protocol == "gateway":
         ports["gateway.port"] = gateway
@@ -103,15 +103,8 @@ def _child(arguments: Sequence[str], log: Path) -> Iterator[subprocess.Popen[byt
         process = subprocess.Popen(
             [str(CONCH), *arguments], stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT
         )
-        try:
+        with ended(process, STOP_SECONDS):
             yield process
-        finally:
-            process.terminate()
-            try:
-                process.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
 
 
 def _wait(process: subprocess.Popen[bytes], log: Path, answers: Callable[[], bool]) -> None:
@@ -140,11 +133,3 @@ def _is_ready(url: str) -> bool:
             return bool(response.status == 200)
     except (urllib.error.URLError, OSError):
         return False
-
-
-def _free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind((HOST, 0))
-        return [one.getsockname()[1] for one in sockets]

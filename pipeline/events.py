@@ -5,9 +5,12 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
+
+import pyarrow.parquet as pq
 
 from core.errors import FeedbackError, SettingsError, StoreUnavailableError
 from core.feedback import Feedback
@@ -15,6 +18,9 @@ from core.feedback_keys import FeedbackKeys, keys_folder, load_keys
 from core.feedback_ports import EventSink, RecentEvents, SystemClock
 from core.feedback_users import user_ref
 from core.settings import Settings
+from feedback.labels import label
+from feedback.snapshot import load_snapshot
+from feedback.spool import Spool
 from feedback.store import EventStore, store_folder
 
 
@@ -51,27 +57,20 @@ def open_ends(settings: Settings, stack: ExitStack) -> Ends:
     """Both ends, as the settings ``feedback.nats`` and ``feedback.redis`` say; closed with ``stack``.
 
     Raises:
-        SettingsError: One is given without the other, or the extra ``stream`` is not installed.
+        SettingsError: The extra ``stream`` is not installed.
         StoreUnavailableError: The inbox of this machine cannot be used.
     """
     feedback, folder, keys = settings.feedback, store_folder(settings.paths.var), feedback_keys(settings)
-    if bool(feedback.nats) != bool(feedback.redis):
-        raise SettingsError(
-            "events over NATS need histories in Redis, and the other way round", where="feedback.nats, feedback.redis",
-            expected="both or neither", found=f"nats={feedback.nats!r}, redis={feedback.redis!r}",
-        )  # fmt: skip
     if not feedback.nats:
         store = EventStore(folder, keys, feedback)
         stack.callback(store.close)
         return Ends(store, store)
-    jetstream, histories = _engines()
-    from feedback.spool import Spool
-
+    jetstream, engines = _engines()
     clock = SystemClock()
     onward = jetstream.JetStreamSink(feedback.nats, keys.tokens, feedback, clock)
     spool = Spool(folder / "spool.sqlite", onward, keys.tokens, feedback, clock)
     stack.callback(spool.close)
-    recent = histories.RedisHistories(feedback.redis, feedback.retention_days)
+    recent = engines.RedisHistories(feedback.redis, feedback.retention_days)
     stack.callback(recent.close)
     return Ends(spool, recent)
 
@@ -98,11 +97,9 @@ def ingest(settings: Settings, say: Callable[[str], None], until_empty: bool = F
     with ExitStack() as stack:
         store = EventStore(store_folder(settings.paths.var), feedback_keys(settings), settings.feedback)
         stack.callback(store.close)
-        histories = None
-        if settings.feedback.redis:
-            histories = engines.RedisHistories(settings.feedback.redis, settings.feedback.retention_days)
-            stack.callback(histories.close)
-            histories.restore(store.histories())  # Redis may have lost them while nobody looked
+        histories = engines.RedisHistories(settings.feedback.redis, settings.feedback.retention_days)
+        stack.callback(histories.close)
+        histories.add(store.histories())  # Redis may have lost them while nobody looked
         ingester = jetstream.Ingester(settings.feedback.nats, store, histories)
         stack.callback(ingester.close)
         while True:
@@ -130,11 +127,31 @@ def _engines() -> tuple[Any, Any]:
     return jetstream, redis_histories
 
 
+def labels_again(settings: Settings, dataset: Path, out: Path) -> dict[str, int]:
+    """Writes the labels of a dataset; gives back what became of its feedback, in events.
+
+    Raises:
+        FeedbackError: No dataset, or one whose segments are gone: deletions and retention end them.
+    """
+    found = label(store_folder(settings.paths.var), load_snapshot(dataset), settings.labels)
+    pq.write_table(found.events, out)
+    return asdict(found.counts)
+
+
 def forget_user(settings: Settings, store: EventStore, user_id: str) -> int:
-    """Deletes a user, from sealed segments too; gives back how many sealed events went."""
+    """Deletes a user, from sealed segments and Redis too; gives back how many sealed events went.
+
+    Raises:
+        StoreUnavailableError: Redis is away: the inbox has forgotten already; run it again for the rest.
+    """
     reference = user_ref(user_id, feedback_keys(settings).pseudonym)
     now_ms = time.time_ns() // 1_000_000
     store.append(
         [Feedback(event_id=f"delete-{uuid.uuid4().hex}", type="delete_user", user_ref=reference, event_time_ms=now_ms)]
     )
-    return store.seal().forgotten
+    gone = store.seal().forgotten
+    if settings.feedback.redis:
+        _, engines = _engines()
+        with closing(engines.RedisHistories(settings.feedback.redis, settings.feedback.retention_days)) as histories:
+            histories.forget([reference])
+    return gone

@@ -11,11 +11,11 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import IO
 
+from core import processes
 from core.errors import ConchError, ServerError
 from core.settings import Settings
 from core.tensors import ENSEMBLE
@@ -48,7 +48,8 @@ class TritonServer:
     def __init__(self, settings: Settings, repository: Path | None = None, *, free_ports: bool = False) -> None:
         serving = settings.serving
         if free_ports:
-            serving = serving.model_copy(update=_free_ports(serving.host))
+            ports = processes.free_ports(len(PORTS), serving.host)
+            serving = serving.model_copy(update=dict(zip(PORTS, ports, strict=True)))
         var = settings.paths.var
         self.settings = settings.model_copy(update={"serving": serving})
         self.log = var / "log" / "triton.log"
@@ -121,11 +122,7 @@ class TritonServer:
         if process is None:
             return
         if process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(self._serving.stop_timeout_seconds)
-            except subprocess.TimeoutExpired:
-                process.kill()
+            processes.end(process, self._serving.stop_timeout_seconds)
         _kill_group(process.pid)  # python stubs outlive a server that was killed
         process.wait()
         for region in SHARED_MEMORY.glob(f"{self._shm_prefix}*"):
@@ -245,17 +242,6 @@ def _spawn(launch: Launch, log: IO[bytes]) -> subprocess.Popen[bytes]:
         stderr=subprocess.STDOUT,
         start_new_session=True,
     )
-
-
-def _free_ports(host: str) -> dict[str, int]:
-    """Three ports that are free now, held together so that they differ."""
-    with ExitStack() as held:
-        ports = {}
-        for key in PORTS:
-            probe = held.enter_context(socket.socket())
-            probe.bind((host, 0))
-            ports[key] = probe.getsockname()[1]
-        return ports
 
 
 def _kill_group(group: int) -> None:

@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 
+from core.processes import end, free_ports
 from core.settings import Settings
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that are free now, held together so that they differ."""
-    with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
 
 
 class Running:
@@ -59,8 +51,7 @@ class Running:
         raise AssertionError(self.log.read_text())
 
     def stop(self) -> int:
-        self.process.terminate()
-        code = self.process.wait(60)
+        code = end(self.process, 60)
         self.stream.close()
         return code
 
@@ -77,3 +68,15 @@ class Running:
         reply = client.post("/v1/events", json={"events": [event]})
         assert reply.status_code == 200, reply.text
         assert reply.json()["acknowledgements"][0]["status"] == "stored"
+
+
+@contextlib.contextmanager
+def running_gateway(settings: Settings, folder: Path, more: tuple[str, ...] = ()) -> Iterator[Running]:
+    """A gateway that answers, ended with this context; its log lies in ``folder``."""
+    running = Running(settings, folder / "log.txt", more)
+    try:
+        running.wait()
+        yield running
+    finally:
+        if running.process.poll() is None:
+            running.stop()

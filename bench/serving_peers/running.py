@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import shlex
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ import psutil
 from bench.process import environment
 from bench.serving_load import Asker, triton_asker, triton_body, web_asker, web_body
 from core.errors import ServerError
+from core.processes import ended, free_ports
 from core.settings import ROOT, Settings
 from serving.server import TritonServer
 
@@ -78,9 +78,7 @@ def web_peer(name: str, arguments: Sequence[str], users: Users, k: int) -> Itera
     Raises:
         ServerError: It does not start.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    [port] = free_ports(1)
     command = [sys.executable, "-m", "bench.serving_peers.web", *arguments, "--port", str(port)]
     bodies = {size: [web_body(part, k) for part in parts] for size, parts in users.items()}
 
@@ -93,7 +91,7 @@ def web_peer(name: str, arguments: Sequence[str], users: Users, k: int) -> Itera
 
     started = time.perf_counter()
     process = subprocess.Popen(command, cwd=ROOT, env=environment(1), stdin=subprocess.DEVNULL)
-    try:
+    with ended(process, STOP_SECONDS):
         while True:
             try:
                 web_asker(port, bodies[1])(0)
@@ -104,10 +102,3 @@ def web_peer(name: str, arguments: Sequence[str], users: Users, k: int) -> Itera
                 time.sleep(0.02)
         start = time.perf_counter() - started
         yield Peer(name, lambda size: web_asker(port, bodies[size]), lists, start, process.pid)
-    finally:
-        process.terminate()
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()

@@ -25,13 +25,16 @@ class FeedbackSettings(Section):
     """Feedback of one user and day beyond this goes into quarantine."""
     orphan_minutes: float = Field(60.0, ge=0)
     """Feedback waits this long for its impression before it is an orphan."""
+    segment_events: int = Field(10_000, ge=1)
+    """Looks of the schedule seal when this many events wait in the inbox; a retraining always does."""
+    segment_minutes: float = Field(60.0, gt=0)
+    """They also seal when an event has waited this long."""
     keep_sealed_hours: float = Field(24.0, ge=0)
     """Sealed events stay in the inbox this long: a damaged segment is written again from there."""
     retention_days: float = Field(400.0, gt=0)
     """Segments and histories older than this are deleted."""
     busy_seconds: float = Field(2.0, gt=0)
     """How long a write waits for another one before it gives up for now."""
-
     nats: str = ""
     """nats://host:port: the gateway publishes events there, `conch events ingest` stores them. Empty: the inbox of this
     machine. Needs the extra `stream`."""
@@ -44,6 +47,12 @@ class FeedbackSettings(Section):
     def _old_ids_outlive_late_copies(self) -> Self:
         if self.retention_days <= self.oldest_days:
             raise ValueError("feedback.retention_days must exceed feedback.oldest_days: a late copy would count twice")
+        return self
+
+    @model_validator(mode="after")
+    def _stream_is_whole(self) -> Self:
+        if bool(self.nats) != bool(self.redis):
+            raise ValueError("feedback.nats and feedback.redis go together: give both or neither")
         return self
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -26,16 +27,33 @@ def status(config: ConfigOption = None, set_: SetOption = None) -> None:
 @group.command()
 def seal(config: ConfigOption = None, set_: SetOption = None) -> None:
     """Seal what is ready, apply deletions and retention, and write the dataset down."""
+    from feedback.store import store_folder
     from pipeline.events import open_store
 
-    with open_store(settings_from(config, set_)) as store:
+    settings = settings_from(config, set_)
+    with open_store(settings) as store:
         done = store.seal()
         snapshot = store.snapshot()
+    file = snapshot.save(store_folder(settings.paths.var))
     typer.echo(
         f"sealed {done.events:,} events, {done.waiting:,} wait for their impression, {done.orphans:,} orphans, "
         f"{done.corrupt:,} damaged, {done.forgotten:,} of deleted users taken out, {done.expired:,} segments expired"
     )
-    typer.echo(f"dataset {snapshot.content[:16]}: {snapshot.events:,} events in {len(snapshot.segments):,} segments")
+    typer.echo(f"dataset {file}: {snapshot.events:,} events in {len(snapshot.segments):,} segments")
+
+
+@group.command()
+def labels(
+    dataset: Annotated[Path, typer.Argument(help="A dataset that `conch events seal` or a retraining wrote.")],
+    out: Annotated[Path, typer.Argument(help="Parquet to write; `conch retrain --labels` reads it.")],
+    config: ConfigOption = None,
+    set_: SetOption = None,
+) -> None:
+    """Make the labels of a dataset again: users by pseudonym, what they wanted."""
+    from pipeline.events import labels_again
+
+    account = labels_again(settings_from(config, set_), dataset, out)
+    typer.echo(json.dumps(account, indent=1))
 
 
 @group.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -72,7 +73,7 @@ def schedule(
     def look() -> Tick:
         is_asked, asked[0] = asked[0], False
         publishing = PublishedReleases(settings, "conch schedule")
-        return tick(settings, publishing, lambda: read_labels(settings, labels), terminal, is_asked=is_asked)
+        return tick(settings, publishing, partial(read_labels, settings, labels), terminal, is_asked=is_asked)
 
     if once:
         found = look()

@@ -21,8 +21,8 @@ from pipeline.loop.publishing import PublishedReleases
 from pipeline.loop.stored_labels import stored_labels
 
 
-def read_labels(settings: Settings, file: Path | None) -> Labels:
-    """Labels of a file; of the gateway's store without one.
+def read_labels(settings: Settings, file: Path | None, fresh: bool = True) -> Labels:
+    """Labels of a file; of the gateway's store without one, see ``stored_labels``.
 
     Raises:
         GateError: The file is missing or holds something else.
@@ -31,7 +31,7 @@ def read_labels(settings: Settings, file: Path | None) -> Labels:
     """
     if file is None:
         dataset = load_dataset(latest_artifact(settings.paths.var, "dataset"))
-        return stored_labels(settings, dataset.users.ids.tolist())
+        return stored_labels(settings, dataset.users.ids.tolist(), fresh)
     try:
         table = pq.read_table(file, columns=TRAINING_EVENTS.names).cast(TRAINING_EVENTS)
     except (OSError, pa.ArrowInvalid, KeyError, ValueError) as error:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from apscheduler.schedulers.blocking import BlockingScheduler
 
@@ -54,7 +55,7 @@ class Tick:
 def tick(
     settings: Settings,
     publishing: Publishing,
-    read_labels: Callable[[], Labels],
+    read_labels: Callable[[bool], Labels],
     progress: Progress,
     *,
     is_asked: bool = False,
@@ -65,12 +66,12 @@ def tick(
     Args:
         settings: Section ``schedule``.
         publishing: Where releases go live.
-        read_labels: All labels of the store.
+        read_labels: Labels of the store; True for a run: with everything that it holds by now.
         progress: Where lines go.
         is_asked: A person asked for a run.
         now: Clock.
     """
-    labels = read_labels()
+    labels = read_labels(False)
     champion = publishing.champion()
     signals = _signals(settings, labels, champion, is_asked, now())
     answer = decide(signals, settings.schedule)
@@ -88,7 +89,7 @@ def tick(
         else:
             with _renewed(lease, epoch, settings.schedule.lease_seconds):
                 fenced = Fenced(publishing, lease, epoch)
-                run = Run(answer.trigger or "manual", labels, is_asked=is_asked)
+                run = Run(answer.trigger or "manual", read_labels(True), is_asked=is_asked)
                 outcome = retrain(settings, run, fenced, progress, now).action
     return _note(settings, Tick(
         now().isoformat(timespec="seconds"), answer.run, answer.trigger, answer.reason, outcome,
@@ -148,9 +149,9 @@ def _signals(settings: Settings, labels: Labels, champion: Artifact | None, is_a
     rates, drifted = ClickRates(), []
     if champion is not None and len(labels.places):  # labels of a file come without what was shown
         rates = click_rates(labels.places, str(champion.manifest.tensors["release_id"]))
-        learned = load_dataset(parent_artifact(champion, settings.paths.var, "dataset"))
+        learned = partial(parent_artifact, champion, settings.paths.var, "dataset")
         since_s = champion.manifest.created.timestamp()
-        drifted = drifts(labels.table, labels.places, since_s, item_bins(learned))
+        drifted = drifts(labels.table, labels.places, since_s, lambda: item_bins(load_dataset(learned())))
     return Signals(
         now=now,
         last_run=runs[-1] if runs else None,

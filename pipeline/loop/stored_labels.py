@@ -18,19 +18,20 @@ from pipeline.loop.inputs import Labels, no_labels
 from pipeline.loop.watch import store_facts
 
 
-def stored_labels(settings: Settings, known_users: Iterable[str]) -> Labels:
+def stored_labels(settings: Settings, known_users: Iterable[str], fresh: bool = True) -> Labels:
     """Labels of everything that the store under ``paths.var`` holds; none where there is no store.
 
-    What is ready is sealed first: labels come from sealed segments, so that they can be made again.
+    Labels come from sealed segments, so that they can be made again.
 
     Args:
         settings: The sections ``feedback``, ``labels`` and ``paths``.
         known_users: Ids of the base data, whose pseudonyms are turned back.
+        fresh: Seal everything first and write the dataset down; otherwise seal only what is due.
 
     Raises:
         FeedbackError: The store cannot be read now, or is damaged.
     """
-    found = sealed_labels(settings)
+    found = sealed_labels(settings, fresh)
     if found is None:
         return no_labels()
     labels, content, quarantined = found
@@ -42,13 +43,18 @@ def stored_labels(settings: Settings, known_users: Iterable[str]) -> Labels:
     return Labels(table, content, store_facts(labels, quarantined), labels.places)
 
 
-def sealed_labels(settings: Settings) -> tuple[FeedbackLabels, str, int] | None:
+def sealed_labels(settings: Settings, fresh: bool = True) -> tuple[FeedbackLabels, str, int] | None:
     """Labels by pseudonym, hash of the dataset that they come from, events in quarantine; None without a store."""
     folder = store_folder(settings.paths.var)
     if not folder.is_dir():
         return None
     with open_store(settings) as store:
-        store.seal()
+        if fresh:
+            store.seal()
+        else:
+            store.seal_if_due()
         snapshot = store.snapshot()
-        quarantined = sum(count for name, count in store.counts().items() if name.startswith("quarantine"))
+        quarantined = sum(store.refused().values())
+    if fresh:
+        snapshot.save(folder)
     return label(folder, snapshot, settings.labels), snapshot.content, quarantined

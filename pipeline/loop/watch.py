@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,7 +78,9 @@ def item_bins(dataset: Dataset) -> dict[str, int]:
     return dict(zip(dataset.items.ids[order].tolist(), bins.tolist(), strict=True))
 
 
-def drifts(events: pa.Table, places: pa.Table, since_s: float, bins: Mapping[str, int]) -> list[Drift]:
+def drifts(
+    events: pa.Table, places: pa.Table, since_s: float, read_bins: Callable[[], Mapping[str, int]]
+) -> list[Drift]:
     """Drift of every full window of labels after the first one, oldest first.
 
     The reference is the first window since ``since_s``: what the live release met when it came. Compared are which
@@ -89,12 +91,13 @@ def drifts(events: pa.Table, places: pa.Table, since_s: float, bins: Mapping[str
         events: See ``core.feedback_labels.TRAINING_EVENTS``, in order of time.
         places: See ``core.feedback_labels.SHOWN_PLACES``.
         since_s: Seconds since the epoch: when the live release came.
-        bins: See :func:`item_bins`.
+        read_bins: See :func:`item_bins`; called only where there are windows to compare.
     """
     own = events.filter(pc.greater_equal(events["timestamp"], since_s))
     count = len(own) // WINDOW_LABELS
     if count < 2:
         return []
+    bins = read_bins()
     windows = [own.slice(at * WINDOW_LABELS, WINDOW_LABELS) for at in range(count)]
     shown_s, scores = places["shown_ms"].to_numpy() / 1_000, places["score"].to_numpy()
     ends = [window["timestamp"][-1].as_py() for window in windows]

@@ -12,11 +12,7 @@ from pathlib import Path
 
 import pytest
 
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+from core.processes import free_ports
 
 
 class Engine:
@@ -28,7 +24,7 @@ class Engine:
     """
 
     def __init__(self, command: Callable[[int], list[str]], log: Path) -> None:
-        self.port, self._log = free_port(), log
+        [self.port], self._log = free_ports(1), log
         self._command = command(self.port)
         self._process: subprocess.Popen[bytes] | None = None
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +13,12 @@ import pytest
 from core.errors import SettingsError, StoreUnavailableError
 from core.feedback import Event, Rejected
 from core.feedback_reasons import Reason
+from core.feedback_users import user_ref
 from core.sections import FeedbackSettings
-from core.settings import load_settings
+from core.settings import Settings, load_settings
 from feedback.store import EventStore
 from feedback.wire import Arrival, pack, unpack
-from pipeline.events import ingest, open_ends
+from pipeline.events import feedback_keys, forget_user, ingest
 from tests.engines.conftest import Engine
 from tests.suites.event_store_suite import EventStoreSuite
 from tests.unit.feedback.worlds import KEYS, ManualClock, answer, deletion, impression, ref
@@ -81,6 +81,12 @@ def _until_ready(url: str) -> None:
                     raise
     finally:
         connection.close()
+
+
+def stream_settings(world: World, var: Path) -> Settings:
+    engines = f"127.0.0.1:{world.nats.port}", f"127.0.0.1:{world.redis.port}/0"
+    options = (f'paths.var="{var}"', f'feedback.nats="nats://{engines[0]}"', f'feedback.redis="redis://{engines[1]}"')
+    return load_settings((), options)
 
 
 @pytest.fixture
@@ -180,7 +186,7 @@ def test_crash_between_commit_and_acknowledgement_stores_nothing_twice(
         raise StoreUnavailableError("killed here")
 
     with monkeypatch.context() as patch:
-        patch.setattr(world.recent, "write", dies)
+        patch.setattr(world.recent, "add", dies)
         with pytest.raises(StoreUnavailableError):
             world.ingester.step(1.0)
     assert world.store.counts()["unsealed"] == 2
@@ -202,17 +208,31 @@ def test_histories_lost_by_redis_are_restored_from_the_inbox(world: World) -> No
         world.items()
     world.redis.start()
     assert world.items() == []
-    assert world.recent.restore(world.store.histories()) == 3
+    assert world.recent.add(world.store.histories()) == 3
     assert (world.items(), world.items("bob")) == (["b", "a"], ["c"])
 
 
 def test_late_copy_of_a_deleted_users_event_stays_out_of_redis(world: World) -> None:
     shown = impression("r1")
     click = answer("e1", shown)
-    told = world.store.append([shown, click, deletion("d1", "ann")])
-    world.recent.write([shown, click, deletion("d1", "ann")], told)
-    world.recent.write([click], [told[1]])
+    world.statuses(shown, click)
+    world.settle()
+    world.redis.kill()  # and with it whatever it knew of deletions
+    world.redis.start()
+    world.store.append([deletion("d1", "ann")])
+    arrival = Arrival(click, world.clock.now_ms())
+    world.ingester._project([arrival], world.store.append_arrivals([arrival]))
     assert world.items() == []
+
+
+def test_user_forgotten_by_command_is_gone_from_redis(world: World, tmp_path: Path) -> None:
+    settings = stream_settings(world, tmp_path / "var")
+    reference = user_ref("ann", feedback_keys(settings).pseudonym)
+    world.recent.add([(reference, 1, "e1", "click", "a", None, 1)])
+    store = EventStore(tmp_path / "var" / "feedback", feedback_keys(settings), settings.feedback)
+    forget_user(settings, store, "ann")
+    store.close()
+    assert world.recent.newest([reference], 5) == [[]]
 
 
 def test_events_survive_the_wire() -> None:
@@ -227,17 +247,10 @@ def test_events_survive_the_wire() -> None:
 def test_ingest_command_stores_what_waits(world: World, tmp_path: Path) -> None:
     shown = impression("r1")
     world.statuses(shown, answer("e1", shown))
-    settings = load_settings(
-        (),
-        (
-            f'paths.var="{tmp_path / "var"}"', f'feedback.nats="nats://127.0.0.1:{world.nats.port}"',
-            f'feedback.redis="redis://127.0.0.1:{world.redis.port}/0"',
-        ),
-    )  # fmt: skip
+    settings = stream_settings(world, tmp_path / "var")
     assert ingest(settings, lambda _: None, until_empty=True) == 2
 
 
-def test_broker_without_redis_is_refused_by_name(tmp_path: Path) -> None:
-    settings = load_settings((), (f'paths.var="{tmp_path}"', 'feedback.nats="nats://127.0.0.1:1"'))
-    with ExitStack() as stack, pytest.raises(SettingsError, match="both or neither"):
-        open_ends(settings, stack)
+def test_broker_without_redis_is_refused_by_name() -> None:
+    with pytest.raises(SettingsError, match="both or neither"):
+        load_settings((), ('feedback.nats="nats://127.0.0.1:1"',))

@@ -28,7 +28,7 @@ from serving.release import live_repository
 from serving.state import VOCABULARY_FILE, read_titles
 from serving.sums import write_sums
 from tests.conftest import REQUIRED
-from tests.gateway_process import Running
+from tests.gateway_process import Running, running_gateway
 
 SMOKE = ROOT / "config" / "smoke.toml"
 WAIT_MS = 20_000
@@ -104,13 +104,8 @@ def drop_titles(file: Path) -> None:
 
 @pytest.fixture(scope="module")
 def gateway(settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    running = Running(settings, tmp_path_factory.mktemp("gateway") / "log.txt", ("--config", str(SMOKE)))
-    try:
-        running.wait()
+    with running_gateway(settings, tmp_path_factory.mktemp("gateway"), ("--config", str(SMOKE))) as running:
         yield running
-    finally:
-        if running.process.poll() is None:
-            running.stop()
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from core.artifacts import latest_artifact
 from core.dataset import load_dataset
 from core.settings import Settings
 from pipeline.loop.judging import read_labels
-from tests.gateway_process import Running
+from tests.gateway_process import Running, running_gateway
 
 FUZZED = int(os.environ.get("CONCH_FUZZ", "300"))
 """Requests; the full number of the goals is 10,000."""
@@ -45,13 +45,8 @@ ALPHABET = [
 
 @pytest.fixture(scope="module")
 def gateway(smoke_settings: Settings, smoke_var: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    running = Running(smoke_settings, tmp_path_factory.mktemp("gateway") / "log.txt")
-    try:
-        running.wait()
+    with running_gateway(smoke_settings, tmp_path_factory.mktemp("gateway")) as running:
         yield running
-    finally:
-        if running.process.poll() is None:
-            running.stop()
 
 
 @pytest.fixture(scope="module")

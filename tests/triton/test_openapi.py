@@ -24,7 +24,7 @@ from schemathesis.specs.openapi.checks import (
 from pipeline.gateway import OPERATOR_FILE
 from serving.activate import install_release
 from serving.gateway.body import MAX_DEPTH
-from tests.gateway_process import Running
+from tests.gateway_process import Running, running_gateway
 from tests.triton.conftest import settings_in
 
 EXAMPLES = int(os.environ.get("CONCH_FUZZ", "15"))
@@ -48,13 +48,8 @@ OPERATIONS = [
 def gateway(release: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     settings = settings_in(tmp_path_factory.mktemp("openapi"))
     install_release(release, settings.paths.var / "repository")
-    running = Running(settings, tmp_path_factory.mktemp("gateway") / "log.txt")
-    try:
-        running.wait()
+    with running_gateway(settings, tmp_path_factory.mktemp("gateway")) as running:
         yield running
-    finally:
-        if running.process.poll() is None:
-            running.stop()
 
 
 @pytest.fixture(scope="module")

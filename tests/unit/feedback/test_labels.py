@@ -79,9 +79,7 @@ def test_each_kind_of_answer_has_its_column(world: World) -> None:
     assert column(found, "dwell_ms") == [None, None, None, 50_000]
     assert column(found, "reward") == [1, 0, 0, 0]
     assert items(found) == [("a", "like"), ("d", "dwell")]
-    assert found.account() == {
-        "counted": 5, "late": 0, "not_shown": 0, "taken_back": 0, "labels": 2, "over_cap": 0
-    }  # fmt: skip
+    assert found.counts == AnswerCounts(counted=5, late=0, not_shown=0, taken_back=0, labels=2, over_cap=0)
 
 
 def test_click_after_its_window_changes_nothing_and_is_counted(world: World) -> None:

@@ -131,7 +131,8 @@ def test_dataset_is_a_file_that_reads_back(store: EventStore, folder: Path) -> N
     store.append(day())
     store.seal()
     snapshot = store.snapshot()
-    (file,) = (folder / "datasets").glob("*.json")
+    file = snapshot.save(folder)
+    assert snapshot.save(folder) == file
     assert load_snapshot(file) == snapshot
     file.write_text("{}")
     with pytest.raises(FeedbackError, match="no dataset"):
@@ -204,6 +205,38 @@ def test_user_deleted_while_a_segment_is_written_is_not_in_it(
     store.seal()
     assert store.counts()["sealed"] == 12
     assert ref("u1") not in {user for user, _ in labels(folder, store)}
+
+
+def test_orphan_of_a_user_deleted_meanwhile_does_not_come_back_through_the_quarantine(
+    store: EventStore, folder: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.append([*day(users=1), answer("lost", impression("never"))])
+    clock.advance(SETTINGS.orphan_minutes * 60 + 1)
+    real = seal.write_segment
+
+    def late(*args: object) -> str:
+        sha256 = real(*args)
+        store.append([deletion("d1", "ann")])
+        return sha256
+
+    monkeypatch.setattr(seal, "write_segment", late)
+    assert store.seal().events == 4
+    assert store.quarantined() == []
+
+
+def test_looks_seal_only_when_enough_or_something_old_waits(folder: Path, clock: ManualClock) -> None:
+    store = EventStore(folder, KEYS, FeedbackSettings(segment_events=20, segment_minutes=30), clock)
+    store.append(day())
+    store.seal_if_due()
+    assert store.counts()["segments"] == 0
+    clock.advance(30 * 60)
+    store.seal_if_due()
+    assert store.counts() == {"sealed": 16, "segments": 1, "unsealed": 0}
+    shown = impression("more", at_ms=clock.now_ms())
+    store.append([shown, *(answer(f"more-{i}", shown) for i in range(20))])
+    store.seal_if_due()
+    assert store.counts()["segments"] == 2
+    store.close()
 
 
 def test_retention_drops_segments_histories_and_ids(store: EventStore, folder: Path, clock: ManualClock) -> None:

@@ -61,3 +61,12 @@ def test_missing_store_says_what_to_do(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["events", "status", "--set", f"paths.var={tmp_path}"])
     assert result.exit_code != 0
     assert "conch gateway" in str(result.exception)
+
+
+def test_labels_of_a_dataset_are_made_again(var: Path, tmp_path: Path) -> None:
+    run(var, "seal")
+    (dataset,) = (store_folder(var) / "datasets").iterdir()
+    code, output = run(var, "labels", str(dataset), str(tmp_path / "labels.parquet"))
+    assert code == 0
+    assert json.loads(output)["labels"] == 0
+    assert (tmp_path / "labels.parquet").is_file()

@@ -152,11 +152,11 @@ def test_every_look_is_written_down_and_two_at_once_are_one(settings: Settings, 
     publishing = Nothing(live)
     quiet = change_settings(settings, {"schedule.least_events": 1_000})
     now = lambda: datetime(2026, 11, 23, tzinfo=UTC)  # noqa: E731
-    assert not tick(quiet, publishing, lambda: labels(5), SILENT, now=now).run
+    assert not tick(quiet, publishing, lambda fresh: labels(5), SILENT, now=now).run
     other = Lease(settings.paths.var / "loop" / "lease.sqlite", LEASE_NAME, "another", 600)
     epoch = other.take()
     assert epoch is not None
-    held = tick(settings, publishing, lambda: labels(200), SILENT, is_asked=True, now=now)
+    held = tick(settings, publishing, lambda fresh: labels(200), SILENT, is_asked=True, now=now)
     assert not held.run
     assert "another run" in held.reason
     lines = (settings.paths.var / "loop" / "schedule.jsonl").read_text().splitlines()
@@ -166,7 +166,7 @@ def test_every_look_is_written_down_and_two_at_once_are_one(settings: Settings, 
 
 def test_old_live_release_is_reported_as_stale(settings: Settings, live: Artifact) -> None:
     later = lambda: datetime(2030, 1, 1, tzinfo=UTC)  # noqa: E731
-    assert tick(settings, Nothing(live), lambda: labels(1), SILENT, now=later).is_stale
+    assert tick(settings, Nothing(live), lambda fresh: labels(1), SILENT, now=later).is_stale
 
 
 def test_run_whose_lease_was_taken_over_cannot_publish(tmp_path: Path, live: Artifact) -> None:

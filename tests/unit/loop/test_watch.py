@@ -83,7 +83,7 @@ def test_calm_days_have_no_spike_and_no_drift(seed: int) -> None:
     table = events(users, items, times)
     assert spiking_items(table) == ()
     assert spiking_items(table.slice(0, 0)) == ()
-    found = drifts(table, SHOWN_PLACES.empty_table(), 0.0, BINS)
+    found = drifts(table, SHOWN_PLACES.empty_table(), 0.0, lambda: BINS)
     assert len(found) == 12 * 500 // WINDOW_LABELS - 1
     assert not any(has_drifted(found[: end + 1], ScheduleSettings()) for end in range(len(found)))
 
@@ -102,14 +102,14 @@ def test_lasting_change_is_drift(what: str) -> None:
         items = [f"n{item}" if is_late else item for item, is_late in zip(items, late, strict=True)]
     order = np.argsort(times)
     shown = places(np.zeros(6_000), scores[order], times[order])
-    found = drifts(events(users, items, times), shown, 0.0, BINS)
+    found = drifts(events(users, items, times), shown, 0.0, lambda: BINS)
     assert any(has_drifted(found[: end + 1], ScheduleSettings()) for end in range(len(found)))
 
 
 def test_what_came_before_the_live_release_is_not_compared() -> None:
     users, items, times = calm(np.random.default_rng(1), 6)
     table = events(users, items, times)
-    assert drifts(table, SHOWN_PLACES.empty_table(), 5.5 * DAY_S, BINS) == []
+    assert drifts(table, SHOWN_PLACES.empty_table(), 5.5 * DAY_S, lambda: BINS) == []
 
 
 def test_falling_click_rate_of_the_live_release_is_decay() -> None:
