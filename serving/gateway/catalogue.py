@@ -11,6 +11,7 @@ import numpy as np
 from core.errors import ReleaseError
 from core.tensors import CONTEXT, ENSEMBLE, RESPOND
 from serving.history import SqliteHistoryStore, open_history
+from serving.lint import CONFIG_FILE
 from serving.messages import RecommendedItem
 from serving.release import RELEASE_FILE, VERSION_NAME, ReleaseInfo, read_release
 from serving.state import HISTORY_FILE, Catalogue, read_titles
@@ -98,6 +99,7 @@ class Views:
     def __init__(self, repository: Path) -> None:
         self._repository = repository
         self._views: dict[str, ReleaseView] = {}
+        self._live: tuple[tuple[int, int, int], str] | None = None
 
     def get(self, release_id: str) -> ReleaseView | None:
         """The release, None where it is not installed."""
@@ -113,9 +115,16 @@ class Views:
         return view
 
     def live(self) -> ReleaseView | None:
-        """The release of the alias: what Triton serves where there is no pointer."""
+        """The release of the alias: what Triton serves where there is no pointer.
+
+        The alias' config is read again only where it was replaced: every request without a pointer asks.
+        """
         try:
-            return self.get(_find(self._repository, None).release_id)
+            status = (self._repository / ENSEMBLE.name / CONFIG_FILE).stat()
+            mark = (status.st_ino, status.st_mtime_ns, status.st_size)
+            if self._live is None or self._live[0] != mark:
+                self._live = (mark, _find(self._repository, None).release_id)
+            return self.get(self._live[1])
         except (ReleaseError, OSError):
             return None
 
