@@ -6,20 +6,17 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from compression.blocks import ROWS, SPREADS, Blocks, Reaches
-from compression.forms import LARGEST_SAFE, IntegerTable
+from compression.block_reach import Reaches, integer_products, seven_bits, whole_numbers
+from compression.blocks import ROWS, Blocks
+from compression.forms import IntegerTable
 from compression.quantize import Quantized
 from core.tensors import MASKED
-
-LARGEST_CODE = 127
-"""Of a user vector's codes, which are stored as unsigned bytes about 128."""
 
 
 class BlockTable(nn.Module):
     """A table in blocks, scanned in three steps: reaches of all blocks, 7-bit products in the best P, exact scores.
 
-    Each user's vector has a scale of its own, so that an answer does not depend on who else is in the batch. In torch
-    the same integers are multiplied as floats, exactly: sums stay below 2^24.
+    Behind the C blocks stands one of padding alone: what is in no block lies there.
 
     Args:
         table: Codes that rows are looked up in, padding row last.
@@ -33,9 +30,6 @@ class BlockTable(nn.Module):
     scale: torch.Tensor
     bias: torch.Tensor
     tops: torch.Tensor
-    means: torch.Tensor
-    variances: torch.Tensor
-    basis: torch.Tensor
     places: torch.Tensor
     order: torch.Tensor
     sizes: torch.Tensor
@@ -44,25 +38,24 @@ class BlockTable(nn.Module):
         self, table: Quantized, blocks: Blocks, item_bias: torch.Tensor, empty_bias: torch.Tensor, spare: int = 64
     ) -> None:
         super().__init__()
+        values = table.values()
+        n_items, self.count, self.probes, self.spare = len(values) - 1, len(blocks.order), blocks.probes, spare
+        order = torch.cat([blocks.order, torch.full((1, ROWS), n_items, dtype=torch.int32)])  # (C + 1, S)
+        rows = order.long()
         self.rows = IntegerTable(table)
-        values, order = table.values(), blocks.order.long()
-        self.n_items, self.count, self.probes, self.spare = len(values) - 1, len(order), blocks.probes, spare
-        codes, scale = _seven_bits(values)
-        reaches = Reaches.of(values, blocks.order, blocks.basis)
-        biases = torch.stack([item_bias, empty_bias])[:, order]  # (2, C, S)
-        places = torch.full((self.n_items + 1,), self.count * ROWS, dtype=torch.int32)
-        places[blocks.order.flatten().long()] = torch.arange(self.count * ROWS, dtype=torch.int32)
-        places[-1] = self.count * ROWS  # padding is in no block
-        self.register_buffer("codes", codes[order].transpose(1, 2).flatten(1).contiguous())  # (C, D S)
-        self.register_buffer("scale", scale[order])  # (C, S)
-        self.register_buffer("bias", biases.flatten(0, 1).contiguous())  # (2 C, S)
-        self.register_buffer("tops", biases.amax(2))  # (2, C)
-        self.register_buffer("means", reaches.means.T.contiguous())
-        self.register_buffer("variances", reaches.variances.T.contiguous())
-        self.register_buffer("basis", blocks.basis)
+        self.reaches = Reaches(values, order, blocks.basis)
+        codes, scale = seven_bits(values)
+        biases = torch.stack([item_bias, empty_bias])[:, rows]  # (2, C + 1, S)
+        places = torch.empty(n_items + 1, dtype=torch.int32)
+        places[rows.flatten()] = torch.arange(order.numel(), dtype=torch.int32)
+        places[n_items] = self.count * ROWS
+        self.register_buffer("codes", codes[rows].transpose(1, 2).flatten(1).contiguous())  # (C + 1, D S)
+        self.register_buffer("scale", scale[rows])  # (C + 1, S)
+        self.register_buffer("bias", biases.flatten(0, 1).contiguous())  # (2 C + 2, S)
+        self.register_buffer("tops", biases.amax(2))  # (2, C + 1)
         self.register_buffer("places", places[:, None])
-        self.register_buffer("order", blocks.order.flatten()[:, None])
-        self.register_buffer("sizes", (order < self.n_items).sum(1).float())
+        self.register_buffer("order", order)
+        self.register_buffer("sizes", (rows < n_items).sum(1).float())
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         """Vectors float32 ``(B, L, D)`` of rows ``(B, L)``."""
@@ -83,68 +76,43 @@ class BlockTable(nn.Module):
         Returns:
             Rows int64 ``(B, K)`` and scores float32 ``(B, K)``, best first; ties go to the lower row. Scores are those
             of the looked-up rows. ``<= MASKED`` marks no candidate, which only fewer than K allowed items lead to: a
-            block without any is never chosen, and at least K blocks are.
+            block without any is chosen after all others, and at least K blocks are, or all.
         """
+        empty = (filled == 0).long()  # (B, 1)
         places = F.embedding(exclude_rows.sort(1).values, self.places).squeeze(2).long()  # (B, X)
-        reach = torch.where(self._free(exclude_rows, places) > 0, self._reaches(vectors, filled), MASKED)
+        at_block = torch.div(places, ROWS, rounding_mode="trunc")
+        reach = self.reaches(vectors) + F.embedding(empty.squeeze(1), self.tops)
+        reach = torch.where(self._free(places, at_block) > 0, reach, MASKED)
         chosen = torch.topk(reach, self.probes, dim=1).indices  # (B, P)
-        empty = (1 - filled).long() * self.count  # (B, 1)
-        allowed = self._mask(self._products(vectors, chosen, chosen + empty), chosen, places)
+        bias = F.embedding(chosen + empty * (self.count + 1), self.bias)  # (B, P, S)
+        allowed = self._mask(self._products(vectors, chosen) + bias, chosen, places, at_block)
         near, slots = torch.topk(allowed, min(candidates + self.spare, self.probes * ROWS), dim=1)
-        at = chosen.gather(1, slots // ROWS) * ROWS + slots % ROWS  # among all places
-        rows, by_row = F.embedding(at, self.order).squeeze(2).long().sort(1)  # ties go to the lower row
-        near, at = near.gather(1, by_row), at.gather(1, by_row)
-        bias = F.embedding(at + empty * ROWS, self.bias.reshape(-1, 1)).squeeze(2)
-        exact = (self(rows) @ vectors.unsqueeze(2)).squeeze(2) + bias
+        rows = F.embedding(chosen, self.order).flatten(1).gather(1, slots).long()
+        rows, by_row = torch.topk(rows, rows.shape[1], dim=1, largest=False)  # so that ties go to the lower row
+        near, slots = near.gather(1, by_row), slots.gather(1, by_row)
+        exact = (self(rows) @ vectors.unsqueeze(2)).squeeze(2) + bias.flatten(1).gather(1, slots)
         scores, kept = torch.topk(torch.where(near > MASKED / 2, exact, near), candidates, dim=1)
         return rows.gather(1, kept), scores
 
-    def _reaches(self, vectors: torch.Tensor, filled: torch.Tensor) -> torch.Tensor:
-        spread = torch.sqrt((vectors @ self.basis).square() @ self.variances)
-        tops = torch.where(filled > 0, self.tops[:1], self.tops[1:])
-        return vectors @ self.means + SPREADS * spread + tops  # (B, C)
+    def _free(self, places: torch.Tensor, at_block: torch.Tensor) -> torch.Tensor:
+        """Items of each block that are not excluded ``(B, C + 1)``; repeats stand together in ``places``."""
+        counted = (places != F.pad(places[:, :-1], (1, 0), value=-1)).float()
+        none = torch.zeros(places.shape[0], self.count + 1)
+        return self.sizes - none.scatter_add(1, at_block, counted)
 
-    def _free(self, exclude_rows: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-        """Items of each block that are not excluded ``(B, C)``; places are in the order of rows, repeats together."""
-        before = torch.cat([torch.full_like(places[:, :1], -1), places[:, :-1]], 1)
-        counted = (places != before).float()
-        none = torch.zeros(exclude_rows.shape[0], self.count + 1)
-        return self.sizes - none.scatter_add(1, places // ROWS, counted)[:, : self.count]
-
-    def _products(self, vectors: torch.Tensor, chosen: torch.Tensor, biased: torch.Tensor) -> torch.Tensor:
-        """Scores ``(B, P S)`` by 7-bit codes."""
+    def _products(self, vectors: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+        """Products ``(B, P, S)`` by 7-bit codes."""
         codes = F.embedding(chosen, self.codes).unflatten(2, (-1, ROWS))  # (B, P, D, S)
-        step = (vectors.abs().amax(1, keepdim=True) / LARGEST_CODE).clamp(min=1e-30)
-        small = torch.round(vectors / step)[:, None, None, :]  # (B, 1, 1, D)
-        counts = _integer_products(small, codes).squeeze(2)  # (B, P, S)
-        scores = counts * (step[:, :, None] * F.embedding(chosen, self.scale)) + F.embedding(biased, self.bias)
-        return scores.flatten(1)
+        small, step = whole_numbers(vectors)
+        counts = integer_products(small[:, None, None, :], codes).squeeze(2)
+        return counts * (step[:, :, None] * F.embedding(chosen, self.scale))
 
-    def _mask(self, scores: torch.Tensor, chosen: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-        """Scores ``(B, P S + 1)`` with what is excluded ``MASKED``, and so is the last one."""
+    def _mask(
+        self, scores: torch.Tensor, chosen: torch.Tensor, places: torch.Tensor, at_block: torch.Tensor
+    ) -> torch.Tensor:
+        """Scores ``(B, P S + 1)`` of ``(B, P, S)`` with what is excluded ``MASKED``, and so is the last one."""
         turns = torch.full((chosen.shape[0], self.count + 1), self.probes)
         turns = turns.scatter(1, chosen, torch.arange(self.probes).expand(chosen.shape[0], -1))
-        turn = turns.gather(1, places // ROWS)  # (B, X); P where the block is not chosen
-        slots = (turn * ROWS + places % ROWS).clamp(max=self.probes * ROWS)
-        padded = torch.cat([scores, torch.full_like(scores[:, :1], MASKED)], 1)
-        return padded.scatter(1, slots, MASKED)
-
-
-def _integer_products(small: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
-    """Products float32 ``(B, P, 1, S)`` of whole numbers ``(B, 1, 1, D)`` with codes ``(B, P, D, S)``."""
-    if not torch.compiler.is_exporting():
-        return small @ codes.float()
-    counts: torch.Tensor = torch.onnx.ops.symbolic(
-        "MatMulInteger",
-        ((small + 128).to(torch.uint8), codes, torch.tensor(128, dtype=torch.uint8)),
-        dtype=torch.int32,
-        shape=(codes.shape[0], codes.shape[1], 1, codes.shape[3]),
-        version=20,
-    )
-    return counts.float()
-
-
-def _seven_bits(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """int8 codes ``(N, D)`` of at most ``LARGEST_SAFE``, and the scale of each row ``(N,)``."""
-    scale = values.abs().amax(1).clamp(min=1e-30) / LARGEST_SAFE
-    return (values / scale[:, None]).round().to(torch.int8), scale
+        turn = turns.gather(1, at_block)  # (B, X); P where the block is not chosen
+        slots = (turn * ROWS + (places - at_block * ROWS)).clamp(max=self.probes * ROWS)
+        return F.pad(scores.flatten(1), (0, 1), value=MASKED).scatter(1, slots, MASKED)

@@ -1,8 +1,8 @@
 """Which items lie beside each other in large catalogues, so that a request has to read only a few blocks of them.
 
 Every block holds ``ROWS`` items. A block's *reach* for a user vector ``q`` estimates its best score from a few numbers:
-``q . mean + bias + SPREADS * sqrt(sum_d (q . e_d)^2 var_d)``, the mean of its vectors, its largest bias, and the
-variance of its vectors along the directions ``e_d`` of users' vectors. The blocks with the largest reach are scanned.
+the mean of its vectors, their variance along the directions of users' vectors, and its largest bias (``block_reach``).
+The blocks with the largest reach are scanned.
 
 Blocks are cut for inner products with the users that there are: items are compared in the metric of the users' second
 moments, in which a distance is a difference of scores, and those that reach high are kept from those that never do
@@ -16,10 +16,10 @@ from dataclasses import dataclass
 
 import torch
 
+from compression.block_reach import Reaches
+
 ROWS = 64
 """Items of a block. 128 read a quarter more items for the same recall, 32 need twice as many reaches."""
-SPREADS = 4.0
-"""Standard deviations above the mean that a block's best item is taken to be: 2, 3 and 6 needed more blocks."""
 HEAD = 512
 """Most popular items that stand in order in blocks of their own: an empty history asks for popularity alone."""
 BANDS = (0.03, 0.1, 0.3)
@@ -57,33 +57,6 @@ class Blocks:
     covered: float
 
 
-@dataclass(frozen=True)
-class Reaches:
-    """What the best score of each block is estimated from.
-
-    Attributes:
-        means: float32 ``(C, D)``.
-        variances: Along the basis, float32 ``(C, D)``.
-    """
-
-    means: torch.Tensor
-    variances: torch.Tensor
-
-    @classmethod
-    def of(cls, values: torch.Tensor, order: torch.Tensor, basis: torch.Tensor) -> Reaches:
-        """Of vectors ``(I + 1, D)``; what fills the last block up counts as nothing."""
-        present = (order < len(values) - 1).float()[:, :, None]  # (C, S, 1)
-        counts = present.sum(1)
-        means, variances = [], []
-        for part, here, count in zip(order.split(1_024), present.split(1_024), counts.split(1_024), strict=True):
-            vectors = values[part.long()]  # (c, S, D)
-            mean = (vectors * here).sum(1) / count
-            away = ((vectors - mean[:, None]) @ basis) * here
-            means.append(mean)
-            variances.append(away.square().sum(1) / count)
-        return cls(torch.cat(means), torch.cat(variances))
-
-
 def make_blocks(
     values: torch.Tensor, bias: torch.Tensor, popularity: torch.Tensor, users: torch.Tensor, candidates: int, seed: int
 ) -> Blocks | None:
@@ -111,7 +84,7 @@ def make_blocks(
     order[:n_items] = _arrange(points, popularity[:-1], rng)
     blocks = order.view(-1, ROWS).sort(1).values.int()  # within a block by row, as ties are
     chosen = known[torch.randperm(len(known), generator=rng)[:SAMPLED_USERS]]
-    ranks = _ranks_of_best(values, bias, Reaches.of(values, blocks, basis), blocks, basis, chosen, candidates)
+    ranks = _ranks_of_best(values, bias, blocks, Reaches(values, blocks, basis), chosen, candidates)
     probes = max(candidates, int(torch.quantile(ranks.float(), COVERED, interpolation="higher")) + 1)
     if probes > len(blocks) * SCANNED_AT_MOST:
         return None
@@ -129,11 +102,11 @@ def _moments(users: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def _arrange(points: torch.Tensor, popularity: torch.Tensor, rng: torch.Generator) -> torch.Tensor:
     """Item rows ``(I,)`` block by block: the head, then band by band."""
     n_items = len(points)
-    popular = popularity.argsort(descending=True, stable=True)
+    popular = popularity.argsort(dim=0, descending=True, stable=True)
     head = min(HEAD, n_items // ROWS * ROWS)
     rest = popular[head:].sort().values
     heights = points[rest, -1] + HEIGHTS * points[rest, :-1].norm(dim=1)
-    rest = rest[heights.argsort(descending=True, stable=True)]
+    rest = rest[heights.argsort(dim=0, descending=True, stable=True)]
     cuts = [0, *(round(share * len(rest) / ROWS) * ROWS for share in BANDS), len(rest)]
     bands = [_halved(points, rest[start:end], rng) for start, end in zip(cuts, cuts[1:], strict=False)]
     return torch.cat([popular[:head], *bands])
@@ -152,7 +125,7 @@ def _halved(points: torch.Tensor, rows: torch.Tensor, rng: torch.Generator) -> t
         inside = points[here]
         drawn = torch.randint(0, len(inside), (SAMPLED_ITEMS,), generator=rng)
         sample = inside[drawn] if len(inside) > SAMPLED_ITEMS else inside
-        rows[start:end] = here[(inside @ _longest(sample)).argsort(stable=True)]
+        rows[start:end] = here[(inside @ _longest(sample)).argsort(dim=0, stable=True)]
         half = start + -(-(end - start) // ROWS) // 2 * ROWS
         open_parts += [(start, half), (half, end)]
     return rows
@@ -170,13 +143,7 @@ def _longest(sample: torch.Tensor) -> torch.Tensor:
 
 
 def _ranks_of_best(
-    values: torch.Tensor,
-    bias: torch.Tensor,
-    reaches: Reaches,
-    order: torch.Tensor,
-    basis: torch.Tensor,
-    users: torch.Tensor,
-    candidates: int,
+    values: torch.Tensor, bias: torch.Tensor, order: torch.Tensor, reaches: Reaches, users: torch.Tensor, candidates: int
 ) -> torch.Tensor:
     """At which place, by reach, the blocks of each user's best items come ``(U, K)``, the first being 0."""
     n_items = len(values) - 1
@@ -186,8 +153,6 @@ def _ranks_of_best(
     found = []
     for part in users.split(CHUNK):
         best = (part @ values.T + bias)[:, :n_items].topk(min(candidates, n_items), dim=1).indices
-        spread = ((part @ basis).square() @ reaches.variances.T).sqrt()
-        estimated = part @ reaches.means.T + SPREADS * spread + tops
-        places = estimated.argsort(1, descending=True).argsort(1)
+        places = (reaches(part) + tops).argsort(dim=1, descending=True, stable=True).argsort(dim=1)
         found.append(places.gather(1, block_of[best]))
     return torch.cat(found)

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from compression.block_form import BlockTable
+from compression.blocks import ROWS, Blocks
 from compression.candidate import Stored
 from compression.forms import IntegerTable, MaskedColumn, PortableTable, UnpackedTable
 from compression.quantize import Quantized, pack_nibbles, unpack_nibbles
@@ -139,10 +141,68 @@ class HalfColumn:
         return restored
 
 
-Part = PackedTable | PackedTiers | HalfColumn
+@dataclass(frozen=True)
+class PackedBlocks:
+    """A table of either kind with its items arranged in blocks.
+
+    Attributes:
+        inner: Its codes, in the order of rows.
+        blocks: The arrangement.
+        item_bias: The model's column of that name as it is stored.
+        empty_bias: Likewise.
+    """
+
+    inner: PackedTable | PackedTiers
+    blocks: Blocks
+    item_bias: HalfColumn
+    empty_bias: HalfColumn
+
+    def served(self, flavour: str, exact: bool) -> nn.Module:
+        """The table's form in a graph: in blocks for ONNX Runtime, unless all scores have to be exact."""
+        if exact or flavour == "tensorrt":
+            return self.inner.served(flavour, exact)
+        table = self.inner.table if isinstance(self.inner, PackedTable) else self.inner.table.quantized()
+        return BlockTable(table, self.blocks, self.item_bias.restored(), self.empty_bias.restored())
+
+    def values(self) -> torch.Tensor:
+        """float32 ``(I + 1, D)``."""
+        return self.inner.values()
+
+    def stored(self, name: str) -> dict[str, Stored]:
+        """As it lies in the file, by tensor name."""
+        arranged = {
+            f"{name}.order": Stored(self.blocks.order, "columns"),
+            f"{name}.basis": Stored(self.blocks.basis, "dense"),
+        }
+        return self.inner.stored(name) | arranged
+
+    def facts(self) -> dict[str, Any]:
+        """What :meth:`read` needs beside the tensors."""
+        return self.inner.facts() | {"blocks": {"probes": self.blocks.probes, "covered": self.blocks.covered}}
+
+    @classmethod
+    def read(cls, name: str, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> PackedBlocks:
+        """The table that was stored under ``name``."""
+        inner = (PackedTiers if "tiers" in facts else PackedTable).read(name, tensors, facts)
+        prefix = name.rpartition(".")[0] + "." * ("." in name)
+        item_bias, empty_bias = (HalfColumn(tensors[prefix + column]) for column in ("item_bias", "empty_bias"))
+        order, probes, n_items = tensors[f"{name}.order"], facts["blocks"]["probes"], len(item_bias.values)
+        held = order.flatten().sort().values
+        whole = held.numel() == -(-n_items // ROWS) * ROWS and torch.equal(held[:n_items].long(), torch.arange(n_items))
+        if not whole or bool((held[n_items:] != n_items).any()) or not 0 < probes <= len(order):
+            raise ValueError(f"{name}.order {tuple(order.shape)} does not arrange {n_items:,} items in blocks of {ROWS}")
+        blocks = Blocks(order, tensors[f"{name}.basis"], probes, facts["blocks"]["covered"])
+        return cls(inner, blocks, item_bias, empty_bias)
 
 
-def read_table(name: str, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any]) -> PackedTable | PackedTiers:
-    """The packed table of either kind that was stored under ``name``."""
+Part = PackedTable | PackedTiers | PackedBlocks | HalfColumn
+
+
+def read_table(
+    name: str, tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any]
+) -> PackedTable | PackedTiers | PackedBlocks:
+    """The packed table of any kind that was stored under ``name``."""
+    if "blocks" in facts:
+        return PackedBlocks.read(name, tensors, facts)
     kind = PackedTiers if "tiers" in facts else PackedTable
     return kind.read(name, tensors, facts)

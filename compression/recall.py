@@ -10,7 +10,7 @@ import torch
 
 from compression.candidate import Candidate, Pass, Stored, TensorClass, Unchanged, check_changed
 from compression.goals import GOALS
-from compression.packed import HalfColumn, Part, read_table
+from compression.packed import HalfColumn, PackedBlocks, Part, read_table
 from compression.recipe import Recipe, all_recipes
 from compression.tables import (
     HISTORY,
@@ -19,6 +19,7 @@ from compression.tables import (
     Packed,
     apply_recipe,
     facts_of,
+    no_blocks,
     no_rank,
     no_rotation,
     with_parts,
@@ -51,14 +52,17 @@ class RecallCompressor:
     def candidates(self, task: Task) -> Iterator[Candidate]:
         """One candidate per recipe that comes to something new for this model.
 
-        Of large tables only recipes near the goal's ratio are tried.
+        Of large tables only recipes near the goal's ratio are tried, and those of large catalogues come in blocks.
         """
         original, users = self.original(task), user_vectors(task)
         model = cast(RecallModel, task.model)
         goal = GOALS[task.settings.compress.goal].tables_ratio
         large = sum(part.item_vectors.numel() for part in _parts(model)) > LARGE_CELLS
+        arranged = no_blocks(model) is None
         seen: set[tuple[Any, ...]] = set()
         for recipe in all_recipes():
+            if recipe.blocks != (arranged and recipe.bits < 32):
+                continue
             effective = tuple(_effective(part, recipe) for part in _parts(model))
             if effective in seen or (large and not goal / 2 <= recipe.ratio <= goal * 2):
                 continue
@@ -163,6 +167,9 @@ def passes_of(recipe: Recipe, packed: Packed, seconds: float) -> tuple[Pass, ...
         made.append(("tiers", {"items": recipe.tiers.items, "histories": recipe.tiers.histories}))
     elif recipe.bits < 32:
         made.append((f"int{recipe.bits}", {"axis": recipe.axis}))
+    for part in packed.parts.values():
+        if isinstance(part, PackedBlocks):
+            made.append(("blocks", {"probes": part.blocks.probes, "of": len(part.blocks.order)}))
     return tuple(Pass(name, parameters, seconds / len(made)) for name, parameters in made)
 
 

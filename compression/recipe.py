@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from compression.quantize import Axis
 from compression.tiers import Widths
@@ -56,6 +56,7 @@ class Recipe:
         axis: Scales per row or per column.
         rotate: Whether a random rotation precedes scales per row.
         tiers: Bits by popularity, instead of ``bits``.
+        blocks: Whether the items of large catalogues are arranged in blocks, of which a request reads a few.
     """
 
     share: float
@@ -63,11 +64,13 @@ class Recipe:
     axis: Axis = "columns"
     rotate: bool = False
     tiers: TierPlan | None = None
+    blocks: bool = False
 
     @property
     def name(self) -> str:
         """Such as ``rank50-int4-columns`` or ``rank75-tiers5421h3221``; the rank in percent of the width."""
-        parts = [f"rank{self.share * 100:.4g}"] if self.share < 1 else []
+        parts = ["blocks"] if self.blocks else []
+        parts += [f"rank{self.share * 100:.4g}"] if self.share < 1 else []
         parts += ["rotated"] if self.rotate else []
         parts += [f"tiers{self.tiers.name}"] if self.tiers else []
         parts += [f"int{self.bits}-{self.axis}"] if self.bits in (4, 8) else []
@@ -76,6 +79,8 @@ class Recipe:
     @property
     def parent(self) -> str:
         """Name of the recipe without its last pass."""
+        if self.blocks:
+            return replace(self, blocks=False).name
         if self.bits < 32:
             return Recipe(self.share, 32).name
         return "fp32"
@@ -97,4 +102,6 @@ def all_recipes() -> Iterator[Recipe]:
         found += [Recipe(share, 8), Recipe(share, 4), Recipe(share, 4, "rows", rotate=True)]
         found += [Recipe(share, 0, tiers=plan) for plan in TIERS]
     found += [Recipe(1.0, 8, "rows"), Recipe(0.5, 8, "rows"), Recipe(0.25, 8, "rows"), Recipe(1.0, 4, "rows")]
+    found += [Recipe(1.0, 8, "rows", rotate=True)]
+    found += [replace(recipe, blocks=True) for recipe in found if recipe.bits < 32]
     yield from sorted(found, key=lambda recipe: recipe.ratio)

@@ -27,7 +27,7 @@ SHORTLIST = 8
 """Candidates per step that combinations are made of."""
 COMBINATIONS = 16
 """Combinations that are ranked end to end."""
-QUANTIZED = ("int4", "int8", "tiers")
+QUANTIZED = ("int4", "int8", "tiers", "blocks")
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
@@ -30,6 +30,17 @@ class PackedPart(Protocol):
 
     def served(self, flavour: str, exact: bool) -> nn.Module:
         """The module that stands for it in the exported graph; an ``exact`` one computes what torch computes."""
+        ...
+
+
+@runtime_checkable
+class BestFinder(Protocol):
+    """A form of the item table that finds the best items itself, without scores of all."""
+
+    def best(
+        self, vectors: torch.Tensor, filled: torch.Tensor, exclude_rows: torch.Tensor, candidates: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rows and scores ``(B, K)`` for user vectors ``(B, D)``; ``filled`` is 1 where there is a history, else 0."""
         ...
 
 
@@ -152,12 +163,23 @@ class RecallModel(nn.Module):
         user_features: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """User vectors ``(B, D)`` and what is added to their products with all items ``(B, I + 1)``."""
-        filled = (rows != self.n_items).to(ages.dtype).amax(dim=1, keepdim=True)  # (B, 1), 0 or 1
-        bias = torch.where(filled > 0, self.column("item_bias"), self.column("empty_bias"))
+        vectors, filled = self.askers(rows, ages, values, kinds, user_features)
+        return vectors, torch.where(filled > 0, self.column("item_bias"), self.column("empty_bias"))
+
+    def askers(
+        self,
+        rows: torch.Tensor,
+        ages: torch.Tensor,
+        values: torch.Tensor,
+        kinds: torch.Tensor,
+        user_features: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """User vectors ``(B, D)`` and whether there is a history, 0 or 1 ``(B, 1)``."""
+        filled = (rows != self.n_items).to(ages.dtype).amax(dim=1, keepdim=True)
         vectors = self.user_vectors(rows, ages, values, kinds)
         if self.newcomers is not None:
             vectors = vectors + (1 - filled) * self.newcomers(user_features)
-        return vectors, bias
+        return vectors, filled
 
     def forward(
         self,
@@ -182,7 +204,10 @@ class RecallModel(nn.Module):
             Rows int64 ``(B, K)`` and scores float32 ``(B, K)``, best first; ``<= MASKED`` marks no candidate.
         """
         question = (history_rows, history_ages, history_values, history_kinds, user_features)
-        spare = getattr(self.forms["item_vectors"], "spare", 0) if "item_vectors" in self.forms else 0
+        form = self.forms["item_vectors"] if "item_vectors" in self.forms else None
+        if isinstance(form, BestFinder):
+            return form.best(*self.askers(*question), exclude_rows, self.candidates)
+        spare = getattr(form, "spare", 0)
         if spare:
             return self._scored_again(*self.questions(*question), exclude_rows, spare)
         scores = self.scores(*question)
