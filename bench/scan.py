@@ -1,13 +1,15 @@
 """How fast the recall graph finds candidates in large catalogues: fp32 against compressed, in turns, one thread.
 
 Vectors are made: clusters, a spectrum that decays, lengths that spread, as those of trained models are. The graphs are
-the served ones, exported as any release's are; ``overlap`` compares rows with those of the fp32 graph, which is exact.
+the served ones, exported as any release's are: history look-ups, exclusion and the best K included. ``recall_of_fp32``
+compares rows with those of the fp32 graph, which is exact; ``recall_beyond`` does so where the best ``BEYOND`` items of
+every user are excluded, as those of users with long histories are. What is chosen from users' vectors (blocks to scan)
+is chosen from other histories than those asked.
 """
 
 from __future__ import annotations
 
 import shlex
-import statistics
 import sys
 import tempfile
 import time
@@ -39,6 +41,12 @@ HISTORY = 32
 OPSET = 20
 QUESTIONS = 200
 """Users whose candidates are compared."""
+BEYOND = 1_000
+FITTED_USERS = 4_000
+"""Users of the fit, whose vectors the compressor sees."""
+WARM_UP = 3
+PARTS = 5
+"""Into which the timed turns are divided, for the spread of the median."""
 
 
 def made_model(items: int, dimension: int, candidates: int, rng: np.random.Generator) -> SpectralRecall:
@@ -72,7 +80,7 @@ def made_requests(items: int, batch: int, rng: np.random.Generator) -> Feeds:
 def scan(
     items: Annotated[int, typer.Option(help="Catalogue size.")] = 100_000,
     dimension: Annotated[int, typer.Option(help="Width of the fp32 vectors.")] = 64,
-    recipes: Annotated[str, typer.Option(help="Recipes, comma-separated.")] = "int8-columns,rank37.5-int8-columns",
+    recipes: Annotated[str, typer.Option(help="Recipes, comma-separated.")] = "int8-rows,blocks-rotated-int8-rows",
     candidates: Annotated[int, typer.Option(help="K.")] = 100,
     rounds: Annotated[int, typer.Option(help="Timed turns.")] = 60,
     batches: Annotated[str, typer.Option(help="Batch sizes, comma-separated.")] = "1,16",
@@ -81,35 +89,34 @@ def scan(
     """Time fp32 and compressed recall graphs; writes bench/results/scan-<items>.json."""
     rng = np.random.default_rng(0)
     model = made_model(items, dimension, candidates, rng)
-    spec = recall_step("spectral")
-    samples = torch.randint(0, items, (4_000, HISTORY), generator=torch.Generator().manual_seed(0))
-    users = {id(model): model.history_vectors[samples].sum(1)}
+    fitted = torch.randint(0, items, (FITTED_USERS, HISTORY), generator=torch.Generator().manual_seed(1))
+    users = {id(model): model.history_vectors[fitted].sum(1)}
     named = {recipe.name: recipe for recipe in all_recipes()}
+    rows: dict[str, dict[str, Any]] = {"fp32": {}}
     modules: dict[str, torch.nn.Module] = {"fp32": model}
     for name in recipes.split(","):
-        modules[name] = served_form(compress(spec.name, model, users, named[name], 0).module, "onnxruntime")
-    example = {name: torch.from_numpy(array) for name, array in made_requests(items, 2, rng).items()}
-    sessions, sizes = {}, {}
-    with tempfile.TemporaryDirectory() as folder:
-        for name, module in modules.items():
-            path = Path(folder) / f"{name}.onnx"
-            export_graph(module, spec, example, path, opset=OPSET, max_batch=64)
-            sessions[name], sizes[name] = open_session(path), path.stat().st_size
-    rows: dict[str, dict[str, Any]] = {name: {"file_bytes": size, "latency": {}} for name, size in sizes.items()}
+        started = time.perf_counter()
+        made = compress("recall_spectral", model, users, named[name], 0)
+        modules[name] = served_form(made.module, "onnxruntime")
+        passes = {one.name: dict(one.parameters) for one in made.passes}
+        rows[name] = {"passes": passes, "build_seconds": round(time.perf_counter() - started, 1)}
+    sessions = opened(modules, items, rng, rows)
     for batch in map(int, batches.split(",")):
         for name, times in timed(sessions, items, batch, rounds, rng).items():
-            rows[name]["latency"][str(batch)] = times
+            rows[name].setdefault("latency", {})[str(batch)] = times
     asked = [made_requests(items, 1, rng) for _ in range(QUESTIONS)]
-    wanted = [sessions["fp32"].run(None, feed)[0][0] for feed in asked]
+    beyond = [excluding_best(model, feed) for feed in asked]
     for name, session in sessions.items():
-        found = [session.run(None, feed)[0][0] for feed in asked]
-        shared = [len(np.intersect1d(a, b)) / candidates for a, b in zip(found, wanted, strict=True)]
-        rows[name]["recall_of_fp32"] = round(float(np.mean(shared)), 4)
+        rows[name]["recall_of_fp32"] = recall(session, sessions["fp32"], asked)
+        rows[name]["first_10_kept"] = recall(session, sessions["fp32"], asked, first=10)
+        rows[name]["recall_beyond"] = recall(session, sessions["fp32"], beyond)
     result = {
         "title": f"Recall over {items:,} items, D {dimension}, K {candidates}, ONNX Runtime, one thread",
         "data": f"made: {CLUSTERS} clusters, spectrum exp(-d/{DECAY:g}) + {FLOOR}, lengths 0.5 + gamma(2, 0.5)",
         "rows": rows,
         "rounds": rounds,
+        "questions": QUESTIONS,
+        "beyond": BEYOND,
         "machine": asdict(this_machine()),
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "commit": measured_commit(),
@@ -118,31 +125,72 @@ def scan(
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / f"scan-{items}.json", result)
     for name, row in rows.items():
-        typer.echo(
-            f"{name:28s} {row['file_bytes'] / 1e6:8.1f} MB, recall {row['recall_of_fp32']:.4f}, {row['latency']}"
+        shown = ", ".join(
+            f"{key} {row[key]}" for key in ("recall_of_fp32", "first_10_kept", "recall_beyond", "latency")
         )
+        typer.echo(f"{name:28s} {row['file_bytes'] / 1e6:8.1f} MB, {shown}")
+
+
+def opened(
+    modules: dict[str, torch.nn.Module], items: int, rng: np.random.Generator, rows: dict[str, dict[str, Any]]
+) -> dict[str, Any]:
+    """Exports the modules and opens the files, whose sizes go into ``rows``."""
+    example = {name: torch.from_numpy(array) for name, array in made_requests(items, 2, rng).items()}
+    sessions = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, module in modules.items():
+            path = Path(folder) / f"{name}.onnx"
+            export_graph(module, recall_step("spectral"), example, path, opset=OPSET, max_batch=64)
+            sessions[name], rows[name]["file_bytes"] = open_session(path), path.stat().st_size
+            path.unlink()
+    return sessions
+
+
+def excluding_best(model: SpectralRecall, feed: Feeds) -> Feeds:
+    """The same request with the user's best ``BEYOND`` items excluded too."""
+    parts = ("history_rows", "history_ages", "history_values", "history_kinds", "user_features")
+    with torch.no_grad():
+        best = model.scores(*(torch.from_numpy(feed[name]) for name in parts)).topk(BEYOND, dim=1).indices
+    return feed | {"exclude_rows": np.concatenate([feed["exclude_rows"], best.numpy()], 1)}
+
+
+def recall(session: Any, exact: Any, feeds: list[Feeds], first: int | None = None) -> float:
+    """The mean share of the exact graph's rows, or of its ``first`` ones, that the other finds."""
+    pairs = ((session.run(None, feed)[0][0], exact.run(None, feed)[0][0][:first]) for feed in feeds)
+    return round(float(np.mean([len(np.intersect1d(found, wanted)) / len(wanted) for found, wanted in pairs])), 4)
 
 
 def timed(
     sessions: dict[str, Any], items: int, batch: int, rounds: int, rng: np.random.Generator
-) -> dict[str, dict[str, float]]:
-    """Milliseconds of each session at one batch size, in turns; how many times faster than fp32 in the same turn."""
-    feeds = [made_requests(items, batch, rng) for _ in range(rounds + 3)]
+) -> dict[str, dict[str, Any]]:
+    """Milliseconds of each session at one batch size, in turns; how many times faster than fp32 in the same turn.
+
+    Ranges are those of the medians over ``PARTS`` parts of the turns.
+    """
     times: dict[str, list[float]] = {name: [] for name in sessions}
-    for feed in feeds:
+    for _ in range(rounds + WARM_UP):
+        feed = made_requests(items, batch, rng)
         for name, session in sessions.items():
             started = time.perf_counter()
             session.run(None, feed)
             times[name].append(1000 * (time.perf_counter() - started))
-    kept = {name: of[3:] for name, of in times.items()}
+    kept = {name: np.array(of[WARM_UP:]) for name, of in times.items()}
     return {
         name: {
-            "p50_ms": round(statistics.median(of), 3),
+            "p50_ms": round(float(np.median(of)), 3),
+            "p50_range_ms": medians(of),
             "p99_ms": round(float(np.quantile(of, 0.99)), 3),
-            "times_faster": round(statistics.median(a / b for a, b in zip(kept["fp32"], of, strict=True)), 2),
+            "times_faster": round(float(np.median(kept["fp32"] / of)), 2),
+            "times_faster_range": medians(kept["fp32"] / of),
         }
         for name, of in kept.items()
     }
+
+
+def medians(values: np.ndarray) -> list[float]:
+    """Least and largest median of ``PARTS`` parts."""
+    found = [float(np.median(part)) for part in np.array_split(values, PARTS)]
+    return [round(min(found), 3), round(max(found), 3)]
 
 
 if __name__ == "__main__":

@@ -110,9 +110,9 @@ class BlockTable(nn.Module):
     def _mask(
         self, scores: torch.Tensor, chosen: torch.Tensor, places: torch.Tensor, at_block: torch.Tensor
     ) -> torch.Tensor:
-        """Scores ``(B, P S + 1)`` of ``(B, P, S)`` with what is excluded ``MASKED``, and so is the last one."""
+        """Scores ``(B, P S)`` of ``(B, P, S)`` with what is excluded ``MASKED``."""
         turns = torch.full((chosen.shape[0], self.count + 1), self.probes)
         turns = turns.scatter(1, chosen, torch.arange(self.probes).expand(chosen.shape[0], -1))
         turn = turns.gather(1, at_block)  # (B, X); P where the block is not chosen
         slots = (turn * ROWS + (places - at_block * ROWS)).clamp(max=self.probes * ROWS)
-        return F.pad(scores.flatten(1), (0, 1), value=MASKED).scatter(1, slots, MASKED)
+        return F.pad(scores.flatten(1), (0, 1)).scatter(1, slots, MASKED)[:, :-1]  # the last is for all not chosen

@@ -91,7 +91,7 @@ def integer_products(small: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
         "MatMulInteger",
         ((small + 128).to(torch.uint8), codes, torch.tensor(128, dtype=torch.uint8)),
         dtype=torch.int32,
-        shape=torch.broadcast_shapes(small.shape[:-2], codes.shape[:-2]) + (small.shape[-2], codes.shape[-1]),
+        shape=(*torch.broadcast_shapes(small.shape[:-2], codes.shape[:-2]), small.shape[-2], codes.shape[-1]),
         version=20,
     )
     return counts.float()

@@ -190,7 +190,9 @@ class PackedBlocks:
         held = order.flatten().sort().values
         whole = held.numel() == -(-n_items // ROWS) * ROWS and torch.equal(held[:n_items].long(), torch.arange(n_items))
         if not whole or bool((held[n_items:] != n_items).any()) or not 0 < probes <= len(order):
-            raise ValueError(f"{name}.order {tuple(order.shape)} does not arrange {n_items:,} items in blocks of {ROWS}")
+            raise ValueError(
+                f"{name}.order {tuple(order.shape)} does not arrange {n_items:,} items in blocks of {ROWS}"
+            )
         blocks = Blocks(order, tensors[f"{name}.basis"], probes, facts["blocks"]["covered"])
         return cls(inner, blocks, item_bias, empty_bias)
 

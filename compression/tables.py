@@ -22,7 +22,7 @@ HISTORY, ITEMS = "history_vectors", "item_vectors"
 COLUMNS = ("item_bias", "empty_bias")
 NEWCOMERS = "newcomers.vectors"
 BLOCKS_FROM_ITEMS = 50_000
-"""Smaller catalogues are scanned whole: at 50,000 items half the time is the look-up and the sort of the best."""
+"""Smaller catalogues are scanned whole."""
 
 
 @dataclass(frozen=True)

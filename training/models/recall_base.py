@@ -127,6 +127,12 @@ class RecallModel(nn.Module):
         other.forms = nn.ModuleDict({name: part.served(flavour, exact) for name, part in self.packed.items()})
         return other
 
+    @property
+    def finds_best(self) -> bool:
+        """Whether this is a served copy whose item table finds the best itself: not quite what the original computes,
+        but torch computes just what the exported graph does."""
+        return any(isinstance(form, BestFinder) for form in self.forms.values())
+
     @abstractmethod
     def user_vectors(
         self, rows: torch.Tensor, ages: torch.Tensor, values: torch.Tensor, kinds: torch.Tensor
@@ -204,7 +210,7 @@ class RecallModel(nn.Module):
             Rows int64 ``(B, K)`` and scores float32 ``(B, K)``, best first; ``<= MASKED`` marks no candidate.
         """
         question = (history_rows, history_ages, history_values, history_kinds, user_features)
-        form = self.forms["item_vectors"] if "item_vectors" in self.forms else None
+        form = dict(self.forms.items()).get("item_vectors")
         if isinstance(form, BestFinder):
             return form.best(*self.askers(*question), exclude_rows, self.candidates)
         spare = getattr(form, "spare", 0)
