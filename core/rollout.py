@@ -13,6 +13,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from core.sections import CanarySettings
+
 STAGES = (0.01, 0.05, 0.25, 0.5, 1.0)
 """Shares of the users that a canary answers, one after the other."""
 Verdict = Literal["hold", "advance", "rollback"]
@@ -31,24 +33,10 @@ class ArmCounts(BaseModel):
     """Requests answered by the fall-back."""
     clicked: int = Field(ge=0)
     """Requests with at least one click."""
+    click_design: float = Field(1.0, ge=1)
+    """Variance of the click rate relative to that of as many independent requests: requests of one user are alike, and
+    so many fewer count (Kish's design effect)."""
     p99_ms: float = Field(ge=0)
-
-
-class Guardrails(BaseModel):
-    """What a canary may not do."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    alpha: float = Field(0.05, gt=0, lt=1)
-    """Chance, over a whole stage and all its looks, to roll back a canary that is as good."""
-    srm_p: float = Field(0.001, gt=0, lt=1)
-    min_requests: int = Field(1_000, ge=1)
-    """Per arm before a stage may end."""
-    error_margin: float = Field(0.005, ge=0)
-    fallback_margin: float = Field(0.01, ge=0)
-    click_margin: float = Field(0.01, ge=0)
-    """Absolute loss of click rate that is tolerated."""
-    p99_ratio: float = Field(1.25, ge=1)
 
 
 @dataclass(frozen=True)
@@ -59,7 +47,7 @@ class Decision:
     reason: str
 
 
-def decide(stable: ArmCounts, canary: ArmCounts, weight: float, rules: Guardrails | None = None) -> Decision:
+def decide(stable: ArmCounts, canary: ArmCounts, weight: float, rules: CanarySettings | None = None) -> Decision:
     """One look at a running canary.
 
     Args:
@@ -68,7 +56,7 @@ def decide(stable: ArmCounts, canary: ArmCounts, weight: float, rules: Guardrail
         weight: Share of users that it was dealt.
         rules: Limits; the defaults when None.
     """
-    rules = rules or Guardrails()
+    rules = rules or CanarySettings()
     p = sample_ratio_p(stable.users, canary.users, weight)
     if p < rules.srm_p:
         return Decision("hold", f"sample ratio mismatch, p {p:.2g}: users are not dealt as the weight says")
@@ -78,7 +66,8 @@ def decide(stable: ArmCounts, canary: ArmCounts, weight: float, rules: Guardrail
         ("fall-back rate", "fallbacks", rules.fallback_margin, 1),
         ("click rate", "clicked", rules.click_margin, -1),
     ):
-        low, high = difference(getattr(canary, field), canary.requests, getattr(stable, field), stable.requests, share)
+        ours, theirs = _effective(canary, field), _effective(stable, field)
+        low, high = difference(*ours, *theirs, share)
         worst = low if sign > 0 else -high
         if worst > margin:
             return Decision("rollback", f"{name} differs by {low:+.4f} to {high:+.4f}, margin {margin}")
@@ -100,13 +89,19 @@ def sample_ratio_p(stable: int, canary: int, weight: float) -> float:
     return math.erfc(math.sqrt(chi2 / 2))
 
 
-def difference(hits: int, of: int, other_hits: int, other_of: int, alpha: float) -> tuple[float, float]:
+def _effective(arm: ArmCounts, field: str) -> tuple[float, float]:
+    """Hits and requests of a rate, as many as would be worth as much were they independent."""
+    design = arm.click_design if field == "clicked" else 1.0
+    return getattr(arm, field) / design, arm.requests / design
+
+
+def difference(hits: float, of: float, other_hits: float, other_of: float, alpha: float) -> tuple[float, float]:
     """Always-valid interval of the difference of two rates, the first minus the second."""
     one, other = rate_interval(hits, of, alpha / 2), rate_interval(other_hits, other_of, alpha / 2)
     return one[0] - other[1], one[1] - other[0]
 
 
-def rate_interval(hits: int, of: int, alpha: float) -> tuple[float, float]:
+def rate_interval(hits: float, of: float, alpha: float) -> tuple[float, float]:
     """Interval that holds a rate at all numbers of requests together with probability 1 - ``alpha``.
 
     Empirical Bernstein at level ``alpha / (e (e + 1))`` within the e-th doubling of the number, summed over all e.

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from core.errors import SettingsError
 from core.sections import (
+    CanarySettings,
     CompressSettings,
     ContentSettings,
     DataSettings,
@@ -82,6 +83,7 @@ class Settings(BaseModel):
     gate: GateSettings = GateSettings()
     retrain: RetrainSettings = RetrainSettings()
     schedule: ScheduleSettings = ScheduleSettings()
+    canary: CanarySettings = CanarySettings()
     gateway: GatewaySettings = GatewaySettings()
 
 

@@ -9,6 +9,7 @@ their order of arrival.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,37 +84,39 @@ def label(folder: Path, snapshot: Snapshot, settings: LabelSettings) -> Feedback
     if not files:
         empty = AnswerCounts(0, 0, 0, 0, 0, 0)
         return FeedbackLabels(TRAINING_EVENTS.empty_table(), SHOWN_PLACES.empty_table(), empty)
-    values: dict[str, str | int] = {
-        "impression": IMPRESSION,
-        "feedback": FEEDBACK,
+    try:
+        with duckdb.connect() as database:
+            database.from_parquet(files).create_view("log")
+            judge_answers(database, settings)
+            events = ask(database, "events.sql").to_arrow_table()
+            closed = {"click_ms": _windows(settings)["click_ms"], "watermark_ms": snapshot.watermark_ms}
+            places = ask(database, "places.sql", closed).to_arrow_table()
+            (counts,) = ask(database, "counts.sql").fetchall()
+    except duckdb.Error as error:
+        raise FeedbackError("labels cannot be made", where=str(folder), found=str(error)) from None
+    return FeedbackLabels(events.cast(TRAINING_EVENTS), places.cast(SHOWN_PLACES), AnswerCounts(*counts))
+
+
+def judge_answers(database: duckdb.DuckDBPyConnection, settings: LabelSettings) -> None:
+    """Makes the tables ``places`` and ``answers`` from ``log``, which holds rows of segments."""
+    values = {"impression": IMPRESSION, "feedback": FEEDBACK, **_windows(settings)}
+    for statement in database.extract_statements((QUERY_FOLDER / "answers.sql").read_text(encoding="utf-8")):
+        database.execute(statement, {name: values[name] for name in statement.named_parameters})
+
+
+def _windows(settings: LabelSettings) -> dict[str, int]:
+    return {
         "click_ms": round(settings.click_window_minutes * 60_000),
         "dwell_window_ms": round(settings.dwell_window_minutes * 60_000),
         "purchase_ms": round(settings.purchase_window_minutes * 60_000),
         "clock_error_ms": round(settings.clock_error_seconds * 1_000),
         "dwell_ms": round(settings.dwell_seconds * 1_000),
         "cap": settings.user_labels_per_day,
-        "watermark_ms": snapshot.watermark_ms,
     }
-    try:
-        with duckdb.connect() as database:
-            database.from_parquet(files).create_view("log")
-            _run(database, "answers.sql", values)
-            events = _ask(database, "events.sql").to_arrow_table()
-            places = _ask(database, "places.sql", values).to_arrow_table()
-            (counts,) = _ask(database, "counts.sql").fetchall()
-    except duckdb.Error as error:
-        raise FeedbackError("labels cannot be made", where=str(folder), found=str(error)) from None
-    return FeedbackLabels(events.cast(TRAINING_EVENTS), places.cast(SHOWN_PLACES), AnswerCounts(*counts))
 
 
-def _run(database: duckdb.DuckDBPyConnection, name: str, values: dict[str, str | int]) -> None:
-    """Runs the statements of a file, each with the parameters that it names."""
-    for statement in database.extract_statements((QUERY_FOLDER / name).read_text(encoding="utf-8")):
-        database.execute(statement, {name: values[name] for name in statement.named_parameters})
-
-
-def _ask(
-    database: duckdb.DuckDBPyConnection, name: str, values: dict[str, str | int] | None = None
+def ask(
+    database: duckdb.DuckDBPyConnection, name: str, values: Mapping[str, str | int] | None = None
 ) -> duckdb.DuckDBPyRelation:
     """The result of a file's one query."""
     query = (QUERY_FOLDER / name).read_text(encoding="utf-8")

@@ -11,8 +11,9 @@ from core.errors import FeedbackError
 from core.feedback import Event, FeedbackType, Rejected
 from core.feedback_keys import FeedbackKeys
 from core.feedback_ports import HISTORY_TYPES, Acknowledgement, Clock, RecentEvent, SystemClock
-from core.sections import FeedbackSettings
+from core.sections import FeedbackSettings, LabelSettings
 from feedback.inbox import Inbox
+from feedback.online import OnlineMetrics, online_metrics
 from feedback.quarantine import Refused, quarantine_counts, quarantined
 from feedback.recent import HistoryRow, RecentReader
 from feedback.seal import Sealed, Sealer
@@ -81,6 +82,11 @@ class EventStore:
         """Events in quarantine by reason, repetitions included."""
         with closing(self._inbox.reader()) as database:
             return quarantine_counts(database)
+
+    def online(self, since_ms: int, settings: LabelSettings) -> list[OnlineMetrics]:
+        """What users make of each release since a time; see ``feedback.online``."""
+        with closing(self._inbox.reader()) as database:
+            return online_metrics(self._folder, database, since_ms, settings)
 
     def verify(self, repair: bool = False) -> list[str]:
         """Checks the inbox and every segment; gives back complaints, none where all is well.

@@ -1,6 +1,7 @@
 """The sections of the settings tree, one file per room. Each field's docstring is its documentation."""
 
 from core.sections.base import LONGEST_SORT, PathSettings, Section, Split, Target
+from core.sections.canary import CanarySettings
 from core.sections.compression import CompressSettings, GoalName
 from core.sections.data import DataSettings, EventSettings, FeatureSettings, FeatureSpec, Statistic
 from core.sections.feedback import FeedbackSettings, LabelSettings
@@ -23,6 +24,7 @@ from core.sections.training import EvaluateSettings, TrainSettings, TuneSettings
 
 __all__ = [
     "LONGEST_SORT",
+    "CanarySettings",
     "CompressSettings",
     "ContentSettings",
     "DataSettings",

@@ -62,7 +62,8 @@ def schedule(
     config: ConfigOption = None,
     set_: SetOption = None,
 ) -> None:
-    """Run the loop by itself: by time, volume, drift, decay; every answer is written down."""
+    """Run the loop by itself: by time, volume, drift, decay; advance or take back a canary; all is written down."""
+    from pipeline.loop.canary import CanaryLook, look_after_canary
     from pipeline.loop.judging import read_labels
     from pipeline.loop.publishing import PublishedReleases
     from pipeline.loop.schedule import Tick, run_schedule, tick
@@ -75,11 +76,16 @@ def schedule(
         publishing = PublishedReleases(settings, "conch schedule")
         return tick(settings, publishing, partial(read_labels, settings, labels), terminal, is_asked=is_asked)
 
+    def guard() -> CanaryLook | None:
+        return look_after_canary(settings) if settings.canary.automatic else None
+
     if once:
-        found = look()
+        canary, found = guard(), look()
+        if canary is not None:
+            terminal.say(f"canary: {canary.verdict}: {canary.reason}")
         terminal.say(f"schedule: {'ran' if found.run else 'no'}: {found.reason} {found.outcome or ''}".rstrip())
         return
-    run_schedule(settings, look, terminal)
+    run_schedule(settings, look, guard, terminal)
 
 
 @app.command("demo-loop")

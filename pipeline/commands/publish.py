@@ -103,6 +103,40 @@ def canary_abort(reason: ReasonOption = "by hand", config: ConfigOption = None, 
     tell(publisher(settings_from(config, set_)).abort_canary(reason=reason), Terminal())
 
 
+@canary_app.command("watch")
+def canary_watch(
+    act: Annotated[bool, typer.Option(help="Do what the guardrails say; otherwise only look.")] = True,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+) -> None:
+    """Compare the canary with the live release once: advance it, hold it, or take it back (exit code 3)."""
+    from pipeline.loop.canary import look_after_canary, show_look
+
+    found = look_after_canary(settings_from(config, set_), acts=act)
+    if found is None:
+        raise PublishError("there is no canary", next_step="conch canary start RELEASE")
+    show_look(found, Terminal())
+    if found.verdict == "rollback":
+        raise typer.Exit(3)
+
+
+@app.command()
+def online(
+    hours: Annotated[float, typer.Option(min=0, help="Slates of the last hours.")] = 24.0,
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+) -> None:
+    """What users make of each release: click, like, skip and fall-back rates with intervals, dwell, coverage."""
+    from pipeline.online import online_of, show_online
+
+    found = online_of(settings_from(config, set_), hours)
+    if json_:
+        typer.echo(json.dumps(found, indent=1))
+    else:
+        show_online(found, Terminal())
+
+
 @app.command()
 def status(
     json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

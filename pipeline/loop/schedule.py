@@ -19,12 +19,14 @@ from core.dataset import load_dataset
 from core.errors import ConchError
 from core.progress import Progress
 from core.settings import Settings
+from pipeline.loop.canary import CanaryLook
 from pipeline.loop.inputs import Labels
 from pipeline.loop.journal import Action, Journal
 from pipeline.loop.lease import Lease
 from pipeline.loop.retrain import Publishing, Run, retrain
 from pipeline.loop.triggers import Answer, Signals, decide
 from pipeline.loop.watch import ClickRates, click_rates, drifts, item_bins
+from serving.pointer import pointer_file, read_pointer
 
 LEASE_NAME = "loop"
 RENEWALS = 4
@@ -75,6 +77,9 @@ def tick(
     champion = publishing.champion()
     signals = _signals(settings, labels, champion, is_asked, now())
     answer = decide(signals, settings.schedule)
+    pointer = read_pointer(pointer_file(settings.paths.var))
+    if answer.run and not is_asked and pointer is not None and pointer.canary is not None:
+        answer = Answer(False, answer.trigger, f"{answer.reason}; held: the canary {pointer.canary} is not decided yet")
     outcome = None
     if answer.run:
         lease = Lease(
@@ -111,31 +116,43 @@ class Fenced:
         return self._inner.publish(release, reason, canary_only=canary_only)
 
 
-def run_schedule(settings: Settings, look: Callable[[], Tick], progress: Progress) -> None:
-    """Looks at once and then every ``schedule.check_seconds`` until interrupted.
+def run_schedule(
+    settings: Settings, look: Callable[[], Tick], guard: Callable[[], CanaryLook | None], progress: Progress
+) -> None:
+    """Looks at once and then every ``schedule.check_seconds`` until interrupted, at the triggers and after the canary.
 
-    Looks that were missed (a suspended machine, a long run) become one.
+    Looks that were missed (a suspended machine, a long run) become one. A canary is watched during a run too.
     """
 
-    def job() -> None:
+    def triggers() -> None:
+        found = look()
+        progress.say(
+            f"schedule: {'ran' if found.run else 'no'}: {found.reason}" + (", stale" if found.is_stale else "")
+        )
+
+    def canary() -> None:
+        found = guard()
+        if found is not None:
+            progress.say(f"canary: {found.canary} at {found.weight:.2%}: {found.verdict}: {found.reason}")
+
+    def safely(job: Callable[[], None]) -> None:
         try:
-            found = look()
-            progress.say(
-                f"schedule: {'ran' if found.run else 'no'}: {found.reason}" + (", stale" if found.is_stale else "")
-            )
+            job()
         except ConchError as error:  # the next look tries again; serving is not touched
             progress.say(f"schedule: {error}")
 
     scheduler = BlockingScheduler(timezone=UTC)
-    scheduler.add_job(
-        job,
-        "interval",
-        seconds=settings.schedule.check_seconds,
-        next_run_time=datetime.now(UTC),
-        coalesce=True,
-        max_instances=1,
-        misfire_grace_time=None,
-    )
+    for job in (triggers, canary):
+        scheduler.add_job(
+            safely,
+            "interval",
+            (job,),
+            seconds=settings.schedule.check_seconds,
+            next_run_time=datetime.now(UTC),
+            coalesce=True,
+            max_instances=1,
+            misfire_grace_time=None,
+        )
     try:
         scheduler.start()
     except (KeyboardInterrupt, SystemExit):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,17 @@ from core.metrics import hits
 from core.progress import SILENT, Progress
 from core.sections import Target
 from core.settings import Settings
+from feedback.online import OnlineMetrics
+from feedback.store import store_folder
 from pipeline.evaluation import check_split
+from pipeline.events import open_store
 from pipeline.measure import evaluate
 from pipeline.question import Question, held_out
 from pipeline.report.calibration import Reliability, calibrate_probabilities, reliability
 from pipeline.tradeoff import measure_tradeoff
 from serving.local import LocalPipeline
 
+ONLINE_DAYS = 7
 STRENGTHS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7)
 """Knob values of the diversity trade-off."""
 MOST_USERS = 2_000
@@ -40,6 +45,7 @@ class ReportData:
         reliability: Of the pipeline's probabilities; None where too few users have an answer.
         tradeoff: What variety costs, see ``pipeline.tradeoff``; None where the release keeps no vectors.
         ratings: What ``conch evaluate --ratings`` wrote last; None where it was not run.
+        online: What users made of each release in the last week; empty without an event store.
     """
 
     release: Artifact
@@ -48,6 +54,7 @@ class ReportData:
     reliability: Reliability | None
     tradeoff: dict[str, Any] | None
     ratings: dict[str, Any] | None
+    online: tuple[OnlineMetrics, ...]
 
     @property
     def curves(self) -> dict[str, dict[str, list[tuple[float, float]]]]:
@@ -86,13 +93,21 @@ def collect(settings: Settings, split: str, progress: Progress = SILENT) -> Repo
         }  # fmt: skip
         trust = _reliability(pipeline, dataset, held_out(dataset, fit, split))
         variety = _tradeoff(pipeline, dataset, fit, split, settings)
-    return ReportData(release, (*lineage, graphs), evaluations, trust, variety, _ratings(var))
+    return ReportData(release, (*lineage, graphs), evaluations, trust, variety, _ratings(var), _online(settings))
 
 
 def parity_of(graphs: Artifact) -> list[dict[str, Any]]:
     """What the export compared, as it was written."""
     found: list[dict[str, Any]] = json.loads(graphs.file("parity.json").read_text(encoding="utf-8"))
     return found
+
+
+def _online(settings: Settings) -> tuple[OnlineMetrics, ...]:
+    if not store_folder(settings.paths.var).is_dir():
+        return ()
+    since_ms = round((time.time() - ONLINE_DAYS * 86_400) * 1_000)
+    with open_store(settings) as store:
+        return tuple(store.online(since_ms, settings.labels))
 
 
 def _ratings(var: Path) -> dict[str, Any] | None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from feedback.online import OnlineMetrics, Rate
 from pipeline.report.collect import ReportData, parity_of
 from pipeline.report.figures import Bars, bar_chart, line_chart
 
@@ -53,6 +54,8 @@ def all_parts(data: ReportData) -> list[Part]:
         parts.append(_tradeoff(data.tradeoff))
     if data.ratings is not None:
         parts.append(_ratings(data.ratings))
+    if data.online:
+        parts.append(_online(data.online))
     return [*parts, _parity(data), _lineage(data)]
 
 
@@ -188,6 +191,36 @@ def _tradeoff(report: dict[str, Any]) -> Part:
         "Each point is one strength of re-ranking; diversity is the mean of 1 - cosine between the items of a list.",
         (line_chart(lines, f"intra-list diversity@{k}", f"NDCG@{k}"),),
         (Table(header, rows),),
+    )
+
+
+def _online(found: Sequence[OnlineMetrics]) -> Part:
+    def cell(rate: Rate) -> str:
+        return f"{rate.value:.2%} ({rate.low:.2%} … {rate.high:.2%})"
+
+    rows = [
+        [one.release, f"{one.users:,}", f"{one.slates:,}", cell(one.click_rate), cell(one.like_rate),
+         cell(one.skip_rate), cell(one.fallback_rate), f"{one.dwell_ms.value / 1_000:.1f}", f"{one.items:,}",
+         f"{one.p99_ms:.1f}"]
+        for one in found
+    ]  # fmt: skip
+    half = [(one.click_rate.high - one.click_rate.low) / 2 for one in found]
+    chart = bar_chart(
+        [one.release for one in found],
+        [Bars("wanted", [one.click_rate.value for one in found], half)],
+        "share of slates",
+    )
+    return Part(
+        "What users make of it",
+        "The event store's last seven days by release, with 95 % intervals over users; whiskers are half an interval. "
+        "Wanted: a click, like or purchase of the slate. Skips are a share of the places shown.",
+        (chart,),
+        (
+            Table(
+                ("release", "users", "slates", "wanted", "liked", "skipped", "fall-back", "dwell s", "items", "p99 ms"),
+                rows,
+            ),
+        ),
     )
 
 

@@ -67,9 +67,11 @@ class EventIntake:
             kind = event.type if isinstance(event, Feedback) else "unknown"
             self._metrics.events.labels(kind, entry.status).inc()
             if entry.status == "stored" and isinstance(event, Feedback):
-                shown = self._metrics.online.happened(event.request_id, event.item, event.type)
+                shown = self._metrics.online.happened(event.request_id, event.item, event.type, event.dwell_ms)
                 if shown is not None:
                     self._metrics.feedback.labels(shown.release, shown.arm, event.type).inc()
+                if shown is not None and event.dwell_ms is not None:
+                    self._metrics.dwell.labels(shown.release, shown.arm).observe(event.dwell_ms / 1000)
             detail = event.detail if isinstance(event, Rejected) else None
             answer.append(
                 AcknowledgementOut(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter as Tally
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -10,7 +9,10 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from core.intervals import wilson
+
 BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
+DWELL_BUCKETS = (1, 3, 10, 30, 100, 300)
 REMEMBERED = 100_000
 WANTED = ("click", "like", "purchase")
 
@@ -39,6 +41,10 @@ class Metrics:
         self.history_misses = Counter("conch_history_misses", "Answers without the newest events.", **made)
         self.shadows = Counter("conch_shadow", "Copies for the shadow release, by fate.", ["fate"], **made)
         self.feedback = Counter("conch_feedback", "Events about slates.", ["release", "arm", "type"], **made)
+        self.dwell = Histogram(
+            "conch_dwell_seconds", "Dwell on shown items.", ["release", "arm"], buckets=DWELL_BUCKETS, **made
+        )
+        self.items = Gauge("conch_items_shown", "Different items shown since the start.", ["release", "arm"], **made)
         self.online = Online()
 
     def page(self) -> bytes:
@@ -67,26 +73,32 @@ class Online:
         self._places: Tally[tuple[str, str]] = Tally()
         self._events: Tally[tuple[str, str, str]] = Tally()
         self._answered: Tally[tuple[str, str]] = Tally()
+        self._dwell_ms: Tally[tuple[str, str]] = Tally()
         self._distinct: dict[tuple[str, str], set[str]] = {}
         self._clicked: OrderedDict[str, None] = OrderedDict()
 
-    def answered(self, request_id: str, shown: Shown) -> None:
-        """A slate left."""
+    def answered(self, request_id: str, shown: Shown) -> int:
+        """A slate left; gives back how many different items its release and arm have shown."""
         arm = (shown.release, shown.arm)
         self._shown[request_id] = shown
         if len(self._shown) > REMEMBERED:
             self._shown.popitem(last=False)
         self._slates[arm] += 1
         self._places[arm] += len(shown.items)
-        self._distinct.setdefault(arm, set()).update(shown.items)
+        distinct = self._distinct.setdefault(arm, set())
+        distinct.update(shown.items)
+        return len(distinct)
 
-    def happened(self, request_id: str | None, item: str | None, type_: str) -> Shown | None:
+    def happened(
+        self, request_id: str | None, item: str | None, type_: str, dwell_ms: int | None = None
+    ) -> Shown | None:
         """A stored event; gives back the slate that it is about."""
         shown = self._shown.get(request_id or "")
         if shown is None or item not in shown.items:
             return None
         arm = (shown.release, shown.arm)
         self._events[*arm, type_] += 1
+        self._dwell_ms[arm] += dwell_ms or 0
         if type_ in WANTED and request_id not in self._clicked:
             self._clicked[str(request_id)] = None
             if len(self._clicked) > REMEMBERED:
@@ -101,24 +113,16 @@ class Online:
         for arm, slates in sorted(self._slates.items()):
             release, name = arm
             low, high = wilson(self._answered[arm], slates)
-            counts = {kind: self._events[release, name, kind] for kind in ("click", "like", "dislike", "skip")}
+            counts = {kind: self._events[release, name, kind] for kind in ("click", "like", "dislike", "skip", "dwell")}
             rows.append(
                 {
                     "release": release, "arm": name, "slates": slates, "share": slates / total,
                     "events": counts, "success_rate": self._answered[arm] / slates,
                     "success_low": low, "success_high": high,
+                    "like_rate": counts["like"] / max(1, self._places[arm]),
                     "skip_rate": counts["skip"] / max(1, self._places[arm]),
+                    "mean_dwell_ms": self._dwell_ms[arm] / counts["dwell"] if counts["dwell"] else None,
                     "distinct_items": len(self._distinct[arm]),
                 }
             )  # fmt: skip
         return rows
-
-
-def wilson(hits: int, count: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson's interval of a share; (0, 1) where there is nothing."""
-    if not count:
-        return 0.0, 1.0
-    share = hits / count
-    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return max(0.0, middle - half), min(1.0, middle + half)

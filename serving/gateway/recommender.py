@@ -269,9 +269,8 @@ class Recommender:
         metrics.answers.labels(answer.release, answer.arm, str(answer.degraded).lower()).inc()
         for name, value in answer.latency_ms.items():
             metrics.stages.labels(name).observe(value / 1000)
-        metrics.online.answered(
-            answer.request_id, Shown(answer.release, answer.arm, frozenset(item.item_id for item in answer.items))
-        )
+        shown = Shown(answer.release, answer.arm, frozenset(item.item_id for item in answer.items))
+        metrics.items.labels(shown.release, shown.arm).set(metrics.online.answered(answer.request_id, shown))
         scores = [item.score for item in candidates]
         explored = policy.method != NOTHING.method
 

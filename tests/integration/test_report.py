@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import re
+import shutil
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
 from core.errors import SettingsError
+from core.sections import PathSettings
 from core.settings import Settings
+from feedback.store import EventStore, store_folder
 from pipeline.console import Terminal
+from pipeline.events import feedback_keys
 from pipeline.ratings import evaluate_ratings
 from pipeline.report.page import write_report
+from tests.unit.feedback.worlds import impression
 
 VOID = {"meta", "link", "br", "path", "use", "rect"}
 
@@ -73,6 +79,22 @@ def test_page_shows_each_stage_and_the_curves_of_each_model(page: str) -> None:
     assert {"popularity", "mf", "gat", "recall", "pipeline"} <= set(cells)
     for curve in ("mf loss", "gat loss", "ranker loss"):
         assert curve in page
+
+
+def test_what_users_made_of_the_release_is_on_the_page(
+    smoke_settings: Settings, smoke_var: Path, tmp_path: Path
+) -> None:
+    var = tmp_path / "var"
+    shutil.copytree(smoke_var, var, symlinks=True)
+    settings = smoke_settings.model_copy(update={"paths": PathSettings(var=var)})
+    store = EventStore(store_folder(var), feedback_keys(settings), settings.feedback)
+    now_ms = time.time_ns() // 1_000_000
+    store.append([impression(f"q{n}", f"user{n}", at_ms=now_ms, release="r000077") for n in range(3)])
+    store.close()
+    page = Page(write_report(settings, "test", tmp_path / "page.html", Terminal()).read_text(encoding="utf-8"))
+    assert "What users make of it" in page.texts["h2"]
+    row = page.texts["td"][page.texts["td"].index("r000077") :]
+    assert row[:4] == ["r000077", "3", "3", "0.00% (0.00% … 56.15%)"]
 
 
 def test_a_split_that_was_learned_from_is_refused(smoke_settings: Settings, smoke_var: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from core.artifacts import latest_artifact
 from core.dataset import load_dataset
 from core.settings import Settings
 from pipeline.loop.judging import read_labels
+from pipeline.online import online_of
 from tests.gateway_process import Running, running_gateway
 
 FUZZED = int(os.environ.get("CONCH_FUZZ", "300"))
@@ -59,6 +60,20 @@ def ids(answer: dict) -> list[str]:
     return [item["item_id"] for item in answer["items"]]
 
 
+def online_row(client: httpx.Client, release: str) -> dict:
+    rows = client.get("/v1/demo").json()["online"]
+    return next(row for row in rows if (row["release"], row["arm"]) == (release, "stable"))
+
+
+def tell(client: httpx.Client, answer: dict, item: str, event_id: str, kind: str, **more: object) -> None:
+    event = {
+        "event_id": event_id, "type": kind, "user_id": answer["user_id"], "item_id": item, **more,
+        "request_id": answer["request_id"], "token": answer["token"], "event_time_ms": time.time_ns() // 1_000_000,
+    }  # fmt: skip
+    reply = client.post("/v1/events", json={"events": [event]}).json()
+    assert reply["acknowledgements"][0]["status"] == "stored", reply
+
+
 def test_new_user_with_three_likes_gets_a_list_of_their_own(gateway: Running, client: httpx.Client) -> None:
     first = gateway.ask(client, "a new user")
     assert not first["degraded"]
@@ -95,6 +110,33 @@ def test_likes_come_out_of_the_store_as_labels(
         found = [row for row in rows if row[0] == user]
         time.sleep(0.1)
     assert found == [(user, ids(answer)[0], "like")]
+
+
+def test_what_users_make_of_the_release_is_in_page_metrics_and_store(
+    gateway: Running, client: httpx.Client, smoke_settings: Settings
+) -> None:
+    answer = gateway.ask(client, "dweller", k=4)
+    release, items = answer["release"], ids(answer)
+    row_before = online_row(client, release)
+    tell(client, answer, items[0], "dwell-1", "dwell", dwell_ms=7_000)
+    tell(client, answer, items[1], "skip-1", "skip")
+    tell(client, answer, items[2], "click-1", "click")
+    row = online_row(client, release)
+    assert {kind: row["events"][kind] - row_before["events"][kind] for kind in ("dwell", "skip", "click")} == {
+        "dwell": 1, "skip": 1, "click": 1,
+    }  # fmt: skip
+    assert row["mean_dwell_ms"] == 7_000
+    assert row["distinct_items"] >= 4
+    page = client.get("/metrics").text
+    assert f'conch_dwell_seconds_sum{{arm="stable",release="{release}"}} 7.0' in page
+    assert f'conch_items_shown{{arm="stable",release="{release}"}} {float(row["distinct_items"])}' in page
+    until, found = time.monotonic() + 10, {"dwell_ms": {"value": 0}}
+    while time.monotonic() < until and not found["dwell_ms"]["value"]:  # impressions are written beside the requests
+        found = {one["release"]: one for one in online_of(smoke_settings, hours=1)}[release]
+        time.sleep(0.1)
+    assert found["dwell_ms"]["value"] == 7_000
+    assert found["slates"] == row["slates"]
+    assert 0 < found["click_rate"]["value"] <= 1
 
 
 def test_fuzzed_requests_leave_triton_alive(gateway: Running, client: httpx.Client) -> None:

@@ -125,7 +125,8 @@ async function facts() {
   at("online").tBodies[0].replaceChildren(...found.online.map((row) => {
     const line = make("tr");
     const wanted = `${share(row.success_rate)} (${share(row.success_low)} to ${share(row.success_high)})`;
-    for (const text of [row.release, row.arm, row.slates, wanted, share(row.skip_rate)]) line.append(make("td", "", text));
+    const dwell = row.mean_dwell_ms === null ? "" : `${(row.mean_dwell_ms / 1000).toFixed(1)} s`;
+    for (const text of [row.release, row.arm, `${row.slates} (${share(row.share)})`, wanted, share(row.like_rate), share(row.skip_rate), dwell, row.distinct_items]) line.append(make("td", "", text));
     return line;
   }));
 }

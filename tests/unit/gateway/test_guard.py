@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from core.errors import SettingsError
+from core.intervals import wilson
 from core.sections import GatewaySettings
 from serving.gateway.guard import Breaker, Places
 from serving.gateway.keys import RateLimit, add_key, read_keys
-from serving.gateway.metrics import wilson
 from serving.gateway.run import check_settings
 
 
