@@ -150,14 +150,18 @@ def served_form(module: nn.Module, flavour: Flavour) -> nn.Module:
 
 
 def check_changed(before: Candidate, after: Candidate) -> Candidate:
-    """``after``, if the pass that made it from ``before`` changed anything that is stored.
+    """``after``, if the pass that made it from ``before`` changed any tensor or fact.
 
     Raises:
-        CompressionError: Every tensor is what it was: a pass that reports success and does nothing hides a mistake.
+        CompressionError: Every one is what it was: a pass that reports success and does nothing hides a mistake.
     """
-    same = before.stored.keys() == after.stored.keys() and all(
-        before.stored[name].tensor.dtype == one.tensor.dtype and torch.equal(before.stored[name].tensor, one.tensor)
-        for name, one in after.stored.items()
+    same = (
+        before.facts == after.facts
+        and before.stored.keys() == after.stored.keys()
+        and all(
+            before.stored[name].tensor.dtype == one.tensor.dtype and torch.equal(before.stored[name].tensor, one.tensor)
+            for name, one in after.stored.items()
+        )
     )
     if same:
         made = after.passes[-1].name if after.passes else after.name

@@ -224,7 +224,9 @@ class Search:
             and not missed(goal, one.alone, goal.tables_ratio)
             and one.latency_ratio <= options.max_latency_ratio
         ]
-        return tuple(found), max(fitting, key=lambda one: one.alone.overlap, default=None)
+        # All of these hold the goal: less work first, then the most alike lists. Timings are too noisy to choose by.
+        key = lambda one: (-one.metrics.get("scored_share", 1.0), one.alone.overlap)  # noqa: E731
+        return tuple(found), max(fitting, key=key, default=None)
 
     def _one_request(self, used: Mapping[str, Proposed]) -> tuple[Any, ...]:
         """The rank step's inputs for the user in the middle."""

@@ -34,6 +34,7 @@ class Plan:
         bits: Of the tables.
         energy: Kept by the keys' leading directions.
         dense: Whether dense layers are int8.
+        short: Whether only as many candidates are scored as are returned.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Plan:
     bits: TableBits
     energy: float = 1.0
     dense: bool = False
+    short: bool = False
 
 
 MIXED = TableBits(keys=4, values=8, sums=4, statistics=8, attributes=8)
@@ -51,6 +53,9 @@ PLANS = (
     Plan("int8-qdq", "int8", TableBits.all(8), dense=True),
     Plan("rank-int8-qdq", "int8-qdq", TableBits.all(8), energy=0.9, dense=True),
     Plan("int4-qdq", "int8-qdq", MIXED, dense=True),
+    Plan("short-int8", "int8", TableBits.all(8), short=True),
+    Plan("short-int8-qdq", "int8-qdq", TableBits.all(8), dense=True, short=True),
+    Plan("short-rank-int8-qdq", "rank-int8-qdq", TableBits.all(8), energy=0.9, dense=True, short=True),
 )
 
 
@@ -67,7 +72,11 @@ class RankerCompressor:
         """One per plan."""
         made = {ORIGINAL: self.original(task)}
         requests = calibration_requests(task)
+        shape = cast(Ranker, task.model).shape
+        can_be_short = len(shape.sources) * shape.candidates > shape.returned
         for plan in PLANS:
+            if plan.short and not can_be_short:
+                continue  # everything that is scored is returned
             parent = made[plan.parent]
             candidate = check_changed(parent, compress(cast(Ranker, task.model), plan, parent, requests))
             made[plan.name] = candidate
@@ -89,14 +98,15 @@ class RankerCompressor:
 def compress(ranker: Ranker, plan: Plan, parent: Candidate, requests: list[tuple[Tensor, ...]]) -> Candidate:
     """The candidate of one plan."""
     started = time.perf_counter()
-    model, unchanged = fold(ranker, plan.bits, plan.energy)
-    metrics: dict[str, Any] = {"rank": asdict(model.ranks)}
+    proposed, returned = len(ranker.shape.sources) * ranker.shape.candidates, ranker.shape.returned
+    model, unchanged = fold(ranker, plan.bits, plan.energy, kept=returned if plan.short else 0)
+    metrics: dict[str, Any] = {"rank": asdict(model.ranks), "scored_share": (model.kept or proposed) / proposed}
     for at, member in enumerate(model.members):
         if plan.dense and isinstance(member, CompactNetwork):
             scales = input_scales(member.network, lambda: run_all(model, requests))
             unchanged += quantize_layers(member.network, scales)
             metrics[f"input_scales {at}"] = scales
-    parameters = {"bits": asdict(plan.bits), "energy": plan.energy, "dense_int8": plan.dense}
+    parameters = {"bits": asdict(plan.bits), "energy": plan.energy, "dense_int8": plan.dense, "kept": model.kept}
     done = Pass(plan.name, parameters, time.perf_counter() - started)
     tensors, facts = compact_tensors(model), compact_facts(model)
     return Candidate(

@@ -58,7 +58,7 @@ class TableBits:
 
 
 def fold(
-    ranker: Ranker, bits: TableBits | None = None, energy: float = 1.0, *, mix: bool = True
+    ranker: Ranker, bits: TableBits | None = None, energy: float = 1.0, *, mix: bool = True, kept: int = 0
 ) -> tuple[CompactRanker, tuple[Unchanged, ...]]:
     """A ranker over packed tables, and what could not be changed as asked.
 
@@ -67,6 +67,7 @@ def fold(
         bits: Precision of the columns; float32 without.
         energy: Share of the keys' squared length that their leading directions keep, for similarity and content
             each. Only cosines of keys enter, so that a rotation is free and dropping the last directions is not.
+        kept: See :class:`CompactRanker`.
         mix: Whether quantized keys are rotated at random, so that all their columns spread alike.
 
     Raises:
@@ -102,7 +103,7 @@ def fold(
                 attributes = member.item_attributes(tables.codes)
             item.append(_columns(attributes_of(at), bits.attributes, attributes))
     packed = PackedTables(*(PackedTable.pack(columns) for columns in (both, past, item)))
-    return CompactRanker(ranker.shape, ranks, packed, values, small).eval(), tuple(unchanged)
+    return CompactRanker(ranker.shape, ranks, packed, values, small, kept).eval(), tuple(unchanged)
 
 
 def check_finite(ranker: Ranker) -> None:

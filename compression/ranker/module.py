@@ -2,7 +2,8 @@
 
 Without any loss: attribute embeddings and the projections of the rating model's directions are stored by item instead
 of what they are computed from, tables that only the rating graph reads are left out, and the reasons take the rows of
-the attention that the network has computed already.
+the attention that the network has computed already. With a loss that is measured like any other: only the candidates
+that the blend puts first (``kept``) are scored, as many as are returned at least.
 """
 
 from __future__ import annotations
@@ -118,6 +119,7 @@ class CompactRanker(nn.Module):
         values: Predicts values; None for data without.
         ranker: What it takes blend, correction and strength from, as they are; its tables are not read, and its
             attentions fit ``ranks`` already.
+        kept: Candidates that are scored, those with the highest blend of recall scores; 0 for all.
     """
 
     blend: Tensor
@@ -127,10 +129,11 @@ class CompactRanker(nn.Module):
     gate: Tensor
 
     def __init__(
-        self, shape: RankerShape, ranks: Ranks, tables: PackedTables, values: FoldedValues | None, ranker: Ranker
-    ) -> None:
+        self, shape: RankerShape, ranks: Ranks, tables: PackedTables, values: FoldedValues | None, ranker: Ranker,
+        kept: int = 0,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.shape, self.ranks = shape, ranks
+        self.shape, self.ranks, self.kept = shape, ranks, kept
         self.both, self.past, self.item = tables.both, tables.past, tables.item
         self.values = values
         self.facts = ranker.correction.facts
@@ -162,7 +165,7 @@ class CompactRanker(nn.Module):
         *lists: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """As :meth:`training.models.ranker.Ranker.forward`."""
-        merged = merge(lists[0::2], lists[1::2])
+        merged = self._first(merge(lists[0::2], lists[1::2]))
         history = view_history(history_rows, history_ages, history_values, self.shape.n_items)
         scored = self.score(merged, history, user_features)
         scores = torch.where(merged.valid, scored.scores, torch.full_like(scored.scores, MASKED))
@@ -171,6 +174,18 @@ class CompactRanker(nn.Module):
         found = ranked_scores > MASKED / 2
         rows = torch.where(found, merged.rows.gather(1, places), torch.full_like(places, self.shape.n_items))
         return rows, ranked_scores, *self._reasons(scored, places, found, history)
+
+    def _first(self, merged: Merged) -> Merged:
+        """The ``kept`` candidates that stand first by the blend, copies and masked ones last."""
+        if not self.kept:
+            return merged
+        blended = (merged.scores * self.blend).sum(-1)
+        blended = torch.where(merged.valid, blended, torch.full_like(blended, MASKED))
+        places = torch.topk(blended, self.kept, dim=1).indices
+        chosen = places + torch.arange(places.shape[0], device=places.device).unsqueeze(1) * blended.shape[1]
+        columns = _rows(torch.cat([merged.scores, merged.present, merged.discounts], -1), chosen)
+        scores, present, discounts = columns.split(merged.scores.shape[-1], -1)
+        return Merged(merged.rows.gather(1, places), merged.valid.gather(1, places), scores, present, discounts)
 
     def score(self, merged: Merged, history: HistoryView, user_features: Tensor) -> Scored:
         """Scores of all candidates, masked ones not yet masked."""

@@ -30,6 +30,7 @@ def compact_facts(model: CompactRanker) -> dict[str, Any]:
         "columns": {name: getattr(model, name).to_facts() for name in TABLES},
         "int8": [name for name, layer in model.named_modules() if isinstance(layer, QuantLinear)],
         "codes": 0 if model.values is None else len(model.values.user_codes),
+        "kept": model.kept,
     }
 
 
@@ -55,7 +56,7 @@ def restore_compact(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> 
         width = packed.both.place("values")
         columns = max(1, sum(column.width for column in shape.user_columns))
         values = FoldedValues(rating, width.stop - width.start - 1, int(facts["codes"]), columns)
-    model = CompactRanker(shape, ranks, packed, values, bare_ranker(shape, ranks))
+    model = CompactRanker(shape, ranks, packed, values, bare_ranker(shape, ranks), int(facts["kept"]))
     for name, layer in linear_layers(model):
         if name in facts["int8"]:
             replace_layer(model, name, QuantLinear(layer.in_features, layer.out_features, bias=layer.bias is not None))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,12 @@ from compression.ranker.fold import TableBits, fold, leading_directions
 from compression.ranker.module import CompactNetwork, CompactRanker
 from compression.ranker.store import compact_facts, compact_tensors, restore_compact
 from core.errors import ArtifactError, CompressionError
-from core.tensors import rank_step
+from core.tensors import MASKED, rank_step
 from export.onnx_graph import export_graph
 from export.parity import check_parity
 from tests.unit.ranking.worlds import SOURCES, random_inputs, random_ranker
 from training.models.ranker import Ranker
+from training.models.ranker_merge import merge
 from training.ratings.model import RatingFacts, ValuePosterior
 
 RANK = rank_step(SOURCES)
@@ -58,10 +60,10 @@ def ranker(request: pytest.FixtureRequest) -> Ranker:
     return with_values(random_ranker(members=request.param))
 
 
-@pytest.fixture(scope="module")
-def small() -> CompactRanker:
+@pytest.fixture(scope="module", params=[0, 10], ids=["all candidates", "the first ten"])
+def small(request: pytest.FixtureRequest) -> CompactRanker:
     """int8 tables and layers."""
-    model, _ = fold(with_values(random_ranker()), TableBits(4, 8, 4, 8, 8))
+    model, _ = fold(with_values(random_ranker()), TableBits(4, 8, 4, 8, 8), kept=request.param)
     network = network_of(model)
     scales = input_scales(network, lambda: [model(*random_inputs(16, 32, seed=s)) for s in range(3)] and None)
     assert quantize_layers(network, scales) == ()
@@ -92,6 +94,29 @@ def test_ranker_without_values_answers_as_the_original() -> None:
     model, _ = fold(ranker)
     for wanted, found in zip(run(ranker), run(model), strict=True):
         np.testing.assert_allclose(found, wanted, atol=2e-5, rtol=1e-5)
+
+
+def test_scoring_as_many_candidates_as_there_are_changes_nothing(ranker: Ranker) -> None:
+    model, _ = fold(ranker, kept=len(SOURCES) * ranker.shape.candidates)
+    for wanted, found in zip(run(ranker), run(model), strict=True):
+        np.testing.assert_allclose(found, wanted, atol=2e-5, rtol=1e-5)
+
+
+def test_a_short_ranker_orders_the_candidates_that_the_blend_puts_first(ranker: Ranker) -> None:
+    kept = ranker.shape.returned
+    everything = replace(ranker.shape, returned=len(SOURCES) * ranker.shape.candidates)
+    whole, _ = fold(ranker)
+    whole.shape = everything
+    (rows, scores, *_), (short_rows, short_scores, *_) = run(whole), run(fold(ranker, kept=kept)[0])
+    merged = merge(random_inputs(7, 32, seed=0)[4::2], random_inputs(7, 32, seed=0)[5::2])
+    blended = torch.where(merged.valid, (merged.scores * ranker.blend).sum(-1), MASKED)
+    for user in range(7):
+        first = merged.rows[user, torch.topk(blended[user], kept).indices]
+        valid = set(first[torch.topk(blended[user], kept).values > MASKED / 2].tolist())
+        wanted = [(row, score) for row, score in zip(rows[user], scores[user], strict=True) if int(row) in valid]
+        found = [pair for pair in zip(short_rows[user], short_scores[user], strict=True) if pair[1] > MASKED / 2]
+        assert [row for row, _ in found] == [row for row, _ in wanted]
+        np.testing.assert_allclose([s for _, s in found], [s for _, s in wanted], atol=2e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize(("bits", "worst"), [(16, 0.01), (8, 0.2)])
