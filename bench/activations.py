@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 import threading
@@ -25,6 +24,7 @@ from core.sections import PathSettings, ServingSettings
 from core.settings import Settings
 from serving.control import Control, running_replicas
 from serving.local import LocalPipeline
+from serving.orphans import SHARED_MEMORY, region_prefix
 from serving.pointer import PointerReader, model_of, pointer_file
 from serving.publish import Publisher
 from serving.server import TritonServer
@@ -88,7 +88,7 @@ def footprint(pid: int) -> dict[str, float]:
     """Memory in MB and open files of the server process, and its shared memory regions."""
     status = Path(f"/proc/{pid}/status").read_text()
     resident = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
-    regions = sum(1 for _ in Path("/dev/shm").glob(f"conch_{os.getpid()}_*"))
+    regions = sum(1 for _ in SHARED_MEMORY.glob(region_prefix("*") + "*"))
     files = sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
     return {"rss_mb": resident / 1024, "files": files, "regions": regions}
 

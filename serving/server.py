@@ -23,6 +23,7 @@ from serving.client import ConchClient
 from serving.command import Launch, container_launch, has_docker, wheel_launch
 from serving.lint import lint_repository
 from serving.live import prepare_start
+from serving.orphans import SHARED_MEMORY, region_prefix, sweep
 from serving.release import live_repository
 from serving.wheel import build_backends, check_environment, check_platform, find_server
 
@@ -31,7 +32,6 @@ POLL_SECONDS = 0.05
 GROUP_EXIT_SECONDS = 3.0
 PROBE_USER = "conch-probe"
 LEASH = Path(__file__).with_name("leash.py")
-SHARED_MEMORY = Path("/dev/shm")
 PORTS = ("http_port", "grpc_port", "metrics_port")
 
 
@@ -58,7 +58,7 @@ class TritonServer:
         self._follows_pointer = repository is None
         self._models: tuple[str, ...] = ()
         self._run = var / "run" / f"triton-{serving.grpc_port}"
-        self._shm_prefix = f"conch_{os.getpid()}_{serving.grpc_port}_"
+        self._shm_prefix = region_prefix(serving.grpc_port)
         self._release_id: str | None = None
         self._secret = secrets.token_hex(16)
         self._process: subprocess.Popen[bytes] | None = None
@@ -98,6 +98,7 @@ class TritonServer:
             self._models = prepare_start(self.settings.paths.var)
         if not self._models:
             lint_repository(self._repository, self._serving)
+        sweep()
         self._check_ports()
         launch = self._launch()
         self.log.parent.mkdir(parents=True, exist_ok=True)

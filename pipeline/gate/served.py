@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
 import os
+import shutil
 import signal
 import tempfile
 import time
@@ -26,6 +28,8 @@ from serving.server import TritonServer
 PARITY: GateName = "G3 parity"
 COST: GateName = "G4 cost"
 INFRA: GateName = "G5 infra"
+FOLDERS = "conch-gate-"
+"""Names of private servers' folders; the gate's process id follows."""
 K = 10
 BAD_BODIES = (
     b"", b"{", b"null", b"[]", b'{"inputs":[]}', b"\xff\xfe\x00", b'{"inputs":[{"name":"USER_ID"}]}',
@@ -171,7 +175,8 @@ def check_served(
 ) -> list[Finding]:
     """Starts private servers and runs G3, G4 and G5. A server that does not start fails G5."""
     sizes = [_size_mb(path) for path in (challenger, champion) if path is not None]
-    with tempfile.TemporaryDirectory(prefix="conch-gate-") as name:
+    sweep_folders()
+    with tempfile.TemporaryDirectory(prefix=f"{FOLDERS}{os.getpid()}-") as name:
         try:
             own = private_settings(settings, challenger, Path(name) / "challenger")
             with TritonServer(own, free_ports=True) as server, LocalPipeline(challenger, threads=1) as local:
@@ -186,6 +191,24 @@ def check_served(
                 return found + check_infra(server, users, infra)
         except ConchError as error:
             return [Finding(INFRA, "private server", "fail", str(error))]
+
+
+def sweep_folders() -> None:
+    """Removes folders of gates that were killed hard: each holds a copy of two releases."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{FOLDERS}*"):
+        owner = folder.name.removeprefix(FOLDERS).partition("-")[0]
+        if owner.isdigit() and folder.owner() == getpass.getuser() and not _is_alive(int(owner)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _size_mb(release: Path) -> float:

@@ -22,6 +22,7 @@ from core.settings import ROOT, Settings
 from serving.activate import install_release
 from serving.client import ConchClient
 from serving.command import ADMIN_HEADER, GRPC_HEADER
+from serving.orphans import SHARED_MEMORY
 from serving.server import TritonServer
 from tests.synthetic_release import write_synthetic_release
 
@@ -99,6 +100,26 @@ def test_a_killed_parent_takes_the_server_along(installed: Settings) -> None:
         assert parent.stdout.readline() == b"up\n"
         parent.kill()
     assert wait_until_gone(installed.paths.var, 30) == []
+
+
+def test_stubs_of_a_server_that_was_killed_with_its_parent_end_at_the_next_start(installed: Settings) -> None:
+    code = (
+        "import sys, time; from core.settings import load_settings; from serving.server import TritonServer\n"
+        "with TritonServer(load_settings((), ('paths.var=\"%s\"' % sys.argv[1],)), free_ports=True) as server:\n"
+        "    print(server.pid, flush=True); time.sleep(600)"
+    )
+    command = [sys.executable, "-c", code, str(installed.paths.var)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=ROOT, env=environment) as parent:
+        assert parent.stdout is not None
+        triton = int(parent.stdout.readline())
+        parent.kill()
+        os.kill(triton, signal.SIGKILL)  # no time to end its stubs
+    regions = set(SHARED_MEMORY.glob(f"conch_*_{parent.pid}_*"))
+    assert regions
+    with TritonServer(installed, free_ports=True):
+        assert not regions & set(SHARED_MEMORY.iterdir())
+    assert processes_of(installed.paths.var) == []
 
 
 @pytest.mark.parametrize("key", ["http_port", "grpc_port", "metrics_port"])
