@@ -64,7 +64,7 @@ def _answer(spec: StepSpec, request: Any, compute: Callable[[Tensors], Tensors])
     except ConchError as error:
         return _failure(str(error), pb_utils.TritonError.INTERNAL)
     except Exception as error:  # an escaping one would fail every request of the batch
-        pb_utils.Logger.log_error(f"{spec.name}: {error!r}")
+        pb_utils.Logger.log_error(f"{spec.name}, request {request.request_id()}: {error!r}")
         return _failure(f"{spec.name} failed: {type(error).__name__}", pb_utils.TritonError.INTERNAL)
 
 

@@ -27,6 +27,8 @@ class GatewaySettings(Section):
     """Web origins that browsers may call from; none by default."""
     demo: bool = True
     """Serve the demo page and what it needs: a few user ids, stable beside canary."""
+    json_logs: bool = False
+    """Log as JSON lines on standard error, a line per request too."""
     max_body_bytes: int = Field(1 << 20, ge=1024)
     """Largest body, packed and unpacked."""
     body_seconds: float = Field(5.0, gt=0)

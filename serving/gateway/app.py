@@ -22,6 +22,7 @@ from serving.gateway.demo import admin, page
 from serving.gateway.parts import Gateway, Wiring
 from serving.gateway.problems import MEDIA_TYPE, PROBLEM_SCHEMA, Problem
 from serving.gateway.routes import router
+from serving.gateway.trace import HEADER, begin, current, log_request
 from serving.gateway.wire import (
     EXAMPLE_ANSWER,
     EXAMPLE_EVENTS,
@@ -90,7 +91,7 @@ def make_app(wiring: Wiring) -> FastAPI:
 
 
 class Around:
-    """Counts and times every request, adds safe headers, and closes connections while draining.
+    """Counts, times and logs every request, gives it an id, adds safe headers, and closes connections while draining.
 
     Args:
         app: The app inside.
@@ -105,12 +106,13 @@ class Around:
             await self._app(scope, receive, send)
             return
         started, status = time.perf_counter(), 500
+        trace = begin(scope["headers"])
 
         async def send_more(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", []), *SAFE_HEADERS]
+                message["headers"] = [*message.get("headers", []), *SAFE_HEADERS, (HEADER, trace.encode())]
                 if self._gateway.draining:
                     message["headers"].append((b"connection", b"close"))
             await send(message)
@@ -121,29 +123,33 @@ class Around:
             route = scope.get("route")
             name = getattr(route, "path", "other")  # never the path itself: its ids would make endless series
             self._gateway.metrics.requests.labels(name, str(status)).inc()
-            self._gateway.metrics.seconds.labels(name).observe(time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            self._gateway.metrics.seconds.labels(name).observe(seconds)
+            log_request(name, scope["method"], status, 1_000 * seconds)
 
 
 async def _problem(_: Request, error: Exception) -> Response:
-    return error.response() if isinstance(error, Problem) else Problem(500, "internal error").response()
+    return (error if isinstance(error, Problem) else Problem(500, "internal error")).response(current())
 
 
 async def _invalid(_: Request, error: Exception) -> Response:
     first = error.errors()[0] if isinstance(error, RequestValidationError) else {}
     where = ".".join(str(part) for part in first.get("loc", ()))
-    return Problem(422, "the request is not valid", where=where, expected=first.get("msg")).response()
+    return Problem(422, "the request is not valid", where=where, expected=first.get("msg")).response(current())
 
 
 async def _http(_: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
-    response = Problem(status, {404: "no such page", 405: "not with this method"}.get(status, "refused")).response()
+    response = Problem(status, {404: "no such page", 405: "not with this method"}.get(status, "refused")).response(
+        current()
+    )
     response.headers.update(getattr(error, "headers", None) or {})
     return response
 
 
 async def _bug(request: Request, error: Exception) -> Response:
     log.error("bug while answering %s", request.scope.get("path"), exc_info=error)
-    return Problem(500, "internal error").response()
+    return Problem(500, "internal error").response(current())
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:

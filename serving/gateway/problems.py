@@ -42,14 +42,14 @@ class Problem(Exception):  # noqa: N818  (the RFC's word)
             "code": code,
         }
 
-    def response(self, request_id: str | None = None) -> JSONResponse:
-        """As an HTTP response."""
+    def response(self, request_id: str = "") -> JSONResponse:
+        """As an HTTP response, with the id that stands in the logs."""
         headers = {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
         if self.status == 401:
             headers["WWW-Authenticate"] = "Bearer"
         body: dict[str, Any] = {"type": "about:blank", "title": self.what, "status": self.status}
         body |= {key: value for key, value in self.told.items() if value is not None}
-        if request_id is not None:
+        if request_id:
             body["request_id"] = request_id
         return JSONResponse(body, self.status, headers, MEDIA_TYPE)
 

@@ -23,6 +23,7 @@ from serving.gateway.impressions import ImpressionLog
 from serving.gateway.metrics import Metrics, Shown
 from serving.gateway.problems import Problem
 from serving.gateway.recent import Overlay, RecentReader
+from serving.gateway.trace import note
 from serving.gateway.upstream import TritonFault, Upstream
 from serving.gateway.wire import MOST_K, ItemOut, ReasonOut, RecommendationAnswer, RecommendationRequest
 from serving.messages import RecommendedItem, Request, make_request
@@ -127,6 +128,10 @@ class Recommender:
             items=self.shown(slate, sources, route.view),
             latency_ms={name: round(value, 3) for name, value in {**stages, "total": _ms(started)}.items()},
         )
+        note(
+            answer=answer.request_id, release=answer.release, arm=answer.arm, degraded=fault,
+            triton_ms=answer.latency_ms.get("triton"),
+        )  # fmt: skip
         self._log(answer, route, asked, policy, candidates, places, sources, reference, now, fault)
         self._copy(route, request)
         return answer

@@ -9,11 +9,13 @@ from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
+import uvicorn.config
 
 from core.errors import SettingsError
 from core.sections import GatewaySettings
 from serving.gateway.app import make_app
 from serving.gateway.parts import Wiring
+from serving.gateway.trace import log_as_json
 
 IDLE_SECONDS = 20
 
@@ -67,8 +69,11 @@ def run_gateway(wiring: Wiring, log_level: str = "warning") -> None:
     settings = wiring.settings
     check_settings(settings)
     app = make_app(wiring)
+    if settings.json_logs:
+        log_as_json()
     config = uvicorn.Config(
         app,
+        log_config=None if settings.json_logs else uvicorn.config.LOGGING_CONFIG,
         host=settings.host,
         port=settings.port,
         loop="uvloop",

@@ -14,6 +14,7 @@ from core.errors import RequestError, ServerError
 from core.tensors import ENSEMBLE
 from serving.client import CHANNEL_OPTIONS
 from serving.command import GRPC_HEADER
+from serving.gateway.trace import current
 from serving.messages import Recommendation, Request, read_answer
 from serving.transport import inputs_of, outputs_of
 
@@ -68,7 +69,9 @@ class Upstream:
         if seconds <= 0:
             raise TritonFault("slow", "no time left")
         try:
-            result = await self._triton.infer(model, inputs_of(request, triton_grpc), client_timeout=seconds)
+            result = await self._triton.infer(
+                model, inputs_of(request, triton_grpc), request_id=current(), client_timeout=seconds
+            )
             return read_answer(request, outputs_of(result, ENSEMBLE), 0.0)[0]
         except InferenceServerException as error:
             raise fault_of(error) from None

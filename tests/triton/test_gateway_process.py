@@ -139,6 +139,25 @@ def test_what_users_make_of_the_release_is_in_page_metrics_and_store(
     assert 0 < found["click_rate"]["value"] <= 1
 
 
+def test_request_ids_come_back_and_stand_in_the_logs(gateway: Running, client: httpx.Client) -> None:
+    body = {"user_id": "traced", "k": 3}
+    reply = client.post("/v1/recommendations", json=body, headers={"X-Request-ID": "trace-77"})
+    assert reply.headers["x-request-id"] == "trace-77"
+    refused = client.post("/v1/recommendations", json={"user_id": 7}, headers={"X-Request-ID": "not usable"})
+    own = refused.headers["x-request-id"]
+    assert len(own) == 32, "an id that is not usable is replaced"
+    assert refused.json()["request_id"] == own
+    lines = [json.loads(line) for line in gateway.log.read_text().splitlines() if line.startswith("{")]
+    (line,) = [line for line in lines if line.get("request_id") == "trace-77"]
+    assert (line["route"], line["status"], line["method"]) == ("/v1/recommendations", 200, "POST")
+    assert (line["answer"], line["release"], line["arm"]) == tuple(
+        reply.json()[name] for name in ("request_id", "release", "arm")
+    )
+    assert 0 < line["triton_ms"] < line["ms"]
+    assert [line["status"] for line in lines if line.get("request_id") == own] == [422]
+    assert "traced" not in gateway.log.read_text(), "logs do not name users"
+
+
 def test_fuzzed_requests_leave_triton_alive(gateway: Running, client: httpx.Client) -> None:
     pid = json.loads(gateway.state_file.read_text())["pid"]
     rng = np.random.default_rng(0)
