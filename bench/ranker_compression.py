@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,7 +36,7 @@ from core.dataset import Dataset, Events, load_dataset
 from core.histories import pad
 from core.progress import SILENT, Progress
 from core.settings import ROOT, Settings, load_settings
-from core.tensors import StepSpec, rank_step
+from core.tensors import MASKED, StepSpec, rank_step
 from export.onnx_graph import export_graph
 from export.parity import Feeds, check_parity, open_session
 from pipeline.console import Terminal
@@ -125,13 +126,22 @@ def trained_world(settings: Settings) -> World:
 
 
 def scorer(module: nn.Module) -> Callable[[Batch], Tensor]:
-    """Scores of a plain or packed ranker on examples."""
+    """Scores of a plain or packed ranker on examples; what a short one does not look at comes last, all alike."""
     if isinstance(module, CompactRanker):
-        return lambda batch: module.score(_merged(batch), batch.history, batch.user_features).scores
+        return partial(_scores_of_compact, module)
     if not isinstance(module, Ranker):
         raise TypeError(type(module).__name__)
     base = by_base(module)
     return lambda batch: base(batch) + module.strength * module.correction(batch.candidates)
+
+
+def _scores_of_compact(module: CompactRanker, batch: Batch) -> Tensor:
+    scores = module.score(_merged(batch), batch.history, batch.user_features).scores
+    if not module.kept:
+        return scores
+    blended = torch.where(batch.valid, (batch.source_scores * module.blend).sum(-1), MASKED)
+    looked_at = torch.topk(blended, module.kept, dim=1).indices
+    return torch.full_like(scores, scores.min().item() - 1).scatter(1, looked_at, scores.gather(1, looked_at))
 
 
 def _merged(batch: Batch) -> Merged:

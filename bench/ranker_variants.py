@@ -74,6 +74,11 @@ def variants(
         _packed("rank80-int8-qdq", ranker, requests, TableBits.all(8), energy=0.8, dense=True), exported=False
     )
     yield _packed("int4-qdq", ranker, requests, MIXED, dense=True)
+    if len(ranker.shape.sources) * ranker.shape.candidates > ranker.shape.returned:
+        kept = ranker.shape.returned
+        yield _packed("short-int8", ranker, requests, TableBits.all(8), kept=kept)
+        yield _packed("short-int8-qdq", ranker, requests, TableBits.all(8), dense=True, kept=kept)
+        yield _packed("short-rank-int8-qdq", ranker, requests, TableBits.all(8), energy=0.9, dense=True, kept=kept)
     if not examples or NetworkMember not in map(type, ranker.correction.members) or float(ranker.strength) == 0:
         return
     gentle = replace_rate(settings)
@@ -101,9 +106,10 @@ def _packed(
     energy: float = 1.0,
     *,
     dense: bool = False,
+    kept: int = 0,
 ) -> Variant:
     started = time.perf_counter()
-    model, unchanged = fold(ranker, bits, energy)
+    model, unchanged = fold(ranker, bits, energy, kept=kept)
     for member in model.members if dense else ():
         if isinstance(member, CompactNetwork) and linear_layers(member.network):
             unchanged += quantize_layers(member.network, input_scales(member.network, lambda: run_all(model, requests)))
