@@ -247,12 +247,27 @@ def _write_synced(path: Path, data: bytes) -> None:
         os.fsync(stream.fileno())
 
 
-def replace_file(path: Path, data: bytes) -> None:
-    """Writes a file so that a crash leaves the old one or the new one, durable when this returns."""
-    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
-    _write_synced(temporary, data)
-    temporary.rename(path)
-    sync_folder(path.parent)
+def replace_file(path: Path, data: bytes, *, durable: bool = True) -> None:
+    """Writes a file so that readers and crashes see the old or the new content, never less.
+
+    Args:
+        path: Its folder is made where it is missing.
+        data: The new content.
+        durable: It also survives a power cut.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(4)}-{path.name}")
+    try:
+        if durable:
+            _write_synced(temporary, data)
+        else:
+            temporary.write_bytes(data)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    if durable:
+        sync_folder(path.parent)
 
 
 def sync_folder(path: Path) -> None:

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from google.protobuf import text_format
 
+from core.artifacts import replace_file
 from core.ensembles import release_model
 from serving.ledger import ledger_file, read_ledger, write_record
 from serving.lint import CONFIG_FILE, pinned_version, read_config
 from serving.placing import aliases, release_of
-from serving.pointer import Pointer, pointer_file, replace_file, replace_pointer
+from serving.pointer import Pointer, pointer_file, replace_pointer
 
 
 def adopt(var: Path, repositories: Sequence[Path]) -> None:

@@ -17,8 +17,8 @@ from typing import Any
 
 from filelock import FileLock
 
+from core.artifacts import replace_file
 from core.errors import PublishError
-from serving.pointer import replace_file
 
 AUDIT_FILE, HEAD_FILE = "audit.jsonl", "audit.head"
 GENESIS = "0" * 64

@@ -16,9 +16,9 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 
-from core.artifacts import sync_folder
+from core.artifacts import replace_file, sync_folder
 from core.errors import BlessingError
-from serving.pointer import ReleaseId, replace_file
+from serving.pointer import ReleaseId
 
 PRIVATE_FILE, PUBLIC_FILE = "blessing.key", "blessing.pub"
 Sha256 = Field(pattern=r"^[0-9a-f]{64}$")

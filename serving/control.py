@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import tritonclient.grpc as triton_grpc
 from tritonclient.utils import InferenceServerException
 
 from core.errors import PublishError
+from core.processes import is_alive
 from core.tensors import ENSEMBLE
 from serving.command import GRPC_HEADER
 from serving.messages import Recommendation, make_request, read_answer
@@ -52,7 +52,7 @@ def running_replicas(var: Path) -> list[Replica]:
     found = []
     for file in sorted(var.glob("run/triton-*/server.json")):
         state = json.loads(file.read_bytes())
-        if state.get("repository") == str(repository.resolve()) and _is_alive(int(state["pid"])):
+        if state.get("repository") == str(repository.resolve()) and is_alive(int(state["pid"])):
             found.append(Replica(repository, state["grpc"], state["secret"]))
     return found or [Replica(repository)]
 
@@ -124,16 +124,3 @@ class Control:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._triton.close()
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return True

@@ -17,8 +17,8 @@ from pathlib import Path
 from filelock import FileLock
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from core.artifacts import replace_file
 from core.errors import PublishError
-from serving.pointer import replace_file
 
 LEASE_SECONDS = 120.0
 """Longer than any single step; each step renews it."""

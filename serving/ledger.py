@@ -10,8 +10,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from core.artifacts import replace_file
 from core.errors import PublishError
-from serving.pointer import ReleaseId, replace_file
+from serving.pointer import ReleaseId
 
 KEPT = 3
 """Releases that stay loaded, the live one among them."""

@@ -19,13 +19,12 @@ from pathlib import Path
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
-from core.artifacts import sync_folder
+from core.artifacts import replace_file, sync_folder
 from core.ensembles import EXTRAS, MODEL_SEPARATOR, base_model, release_model
 from core.errors import PublishError
 from core.tensors import ENSEMBLE
 from serving.activate import _copy, _digests
 from serving.lint import CONFIG_FILE, models_of, pinned_version, read_config
-from serving.pointer import replace_file
 from serving.release import RELEASE_FILE, VERSION_NAME
 from serving.sums import SUMS_FILE, write_sums
 

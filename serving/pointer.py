@@ -8,13 +8,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from core.artifacts import sync_folder
+from core.artifacts import replace_file
 from core.ensembles import release_model
 from core.errors import PublishError
 from core.tensors import ENSEMBLE
@@ -111,30 +110,6 @@ def replace_pointer(path: Path, pointer: Pointer) -> None:
             found=str(pointer.epoch), next_step="look at `conch status` and decide anew",
         )  # fmt: skip
     replace_file(path, (json.dumps(pointer.model_dump(mode="json"), indent=1) + "\n").encode())
-
-
-def replace_file(path: Path, data: bytes, *, durable: bool = True) -> None:
-    """Writes a file so that readers and crashes see the old or the new content, never less.
-
-    Args:
-        path: Its folder is made where it is missing.
-        data: The new content.
-        durable: It also survives a power cut.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with temporary.open("wb") as stream:
-            stream.write(data)
-            stream.flush()
-            if durable:
-                os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    if durable:
-        sync_folder(path.parent)
 
 
 class PointerReader:

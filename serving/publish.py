@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from core.artifacts import replace_file
 from core.errors import ConchError, PublishError
 from serving import audit
 from serving.adopt import adopt
@@ -24,7 +25,7 @@ from serving.fleet import Fleet
 from serving.golden import read_golden
 from serving.lease import Lease, acquire, lease_file
 from serving.ledger import Journal, Ledger, journal_file, ledger_file, read_ledger, write_record
-from serving.pointer import Pointer, pointer_file, read_pointer, replace_file, replace_pointer
+from serving.pointer import Pointer, pointer_file, read_pointer, replace_pointer
 from serving.preflight import check_release, check_space
 from serving.release import REPOSITORY, ReleaseInfo
 

@@ -9,10 +9,9 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from core.artifacts import sha256_of
+from core.artifacts import replace_file, sha256_of
 from pipeline.gate.findings import GateReport
 from serving.blessing import Blessing, load_private_key, sign, write_blessing
-from serving.pointer import replace_file
 
 BLESSING_DAYS = 7
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from core.errors import ConchError
+from core.processes import is_alive
 from core.settings import Settings
 from pipeline.gate.findings import Finding, GateName, within
 from pipeline.gate.rules import CostRules, InfraRules, ParityRules
@@ -197,18 +198,8 @@ def sweep_folders() -> None:
     """Removes folders of gates that were killed hard: each holds a copy of two releases."""
     for folder in Path(tempfile.gettempdir()).glob(f"{FOLDERS}*"):
         owner = folder.name.removeprefix(FOLDERS).partition("-")[0]
-        if owner.isdigit() and folder.owner() == getpass.getuser() and not _is_alive(int(owner)):
+        if owner.isdigit() and folder.owner() == getpass.getuser() and not is_alive(int(owner)):
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _size_mb(release: Path) -> float:

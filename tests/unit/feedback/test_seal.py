@@ -279,7 +279,7 @@ def test_killed_sealer_leaves_nothing_lost_and_nothing_twice(store: EventStore, 
             real = seal.write_segment
             seal.write_segment = lambda *args: (real(*args), os._exit(9))[0]
         else:
-            Path.rename = lambda *_: os._exit(9)  # type: ignore[assignment,misc]
+            Path.replace = lambda *_: os._exit(9)  # type: ignore[assignment,misc]
         EventStore(folder, KEYS, SETTINGS, ManualClock()).seal()
         os._exit(0)
     _, status = os.waitpid(child, 0)
