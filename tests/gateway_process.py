@@ -32,7 +32,7 @@ class Running:
         self.url = f"http://127.0.0.1:{ports['gateway.port']}"
         options = {"paths.var": f'"{self.var}"', "gateway.requests_per_second": 1e6, "gateway.burst": 1e6, **ports}
         options |= {"gateway.explore_temperature": 0, "gateway.explore_epsilon": 0, "gateway.deadline_ms": 5000}
-        options["gateway.json_logs"] = "true"
+        options |= {"gateway.json_logs": "true", "gateway.recent_ms": 5000}  # a busy machine must not hide a like
         command = [str(Path(sys.executable).with_name("conch")), "gateway", *more]
         for key, value in options.items():
             command += ["--set", f"{key}={value}"]

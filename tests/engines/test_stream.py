@@ -43,14 +43,21 @@ class World:
         url = f"nats://127.0.0.1:{self.nats.port}"
         _until_ready(url)
         self.store = EventStore(self.folder / "events", KEYS, SETTINGS, self.clock)
-        onward = JetStreamSink(url, KEYS.tokens, SETTINGS, self.clock, seconds=1.0)
+        onward = JetStreamSink(url, KEYS.tokens, SETTINGS, self.clock, seconds=4.0)
         self.sink = Spool(self.folder / "spool.sqlite", onward, KEYS.tokens, SETTINGS, self.clock)
         self.recent = RedisHistories(f"redis://127.0.0.1:{self.redis.port}/0", SETTINGS.retention_days)
-        self.ingester = Ingester(url, self.store, self.recent, seconds=1.0, redeliver_s=1.0)
+        self.ingester = Ingester(url, self.store, self.recent, seconds=4.0, redeliver_s=1.0)
 
     def settle(self) -> None:
-        while self.ingester.step(0.2):
-            pass
+        """As `conch events ingest` does: a busy broker may have nothing yet, or answer late."""
+        empty = late = 0
+        while empty < 2:
+            try:
+                empty = 0 if self.ingester.step(0.4) else empty + 1
+            except StoreUnavailableError:
+                late += 1
+                if late == 3:
+                    raise
 
     def statuses(self, *events: Event | Rejected) -> list[str]:
         return [told.status for told in self.sink.append(events)]
