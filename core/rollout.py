@@ -17,6 +17,13 @@ from core.sections import CanarySettings
 
 STAGES = (0.01, 0.05, 0.25, 0.5, 1.0)
 """Shares of the users that a canary answers, one after the other."""
+
+
+def next_stage(weight: float) -> float:
+    """The share after ``weight``."""
+    return next((stage for stage in STAGES if stage > weight + 1e-9), STAGES[-1])
+
+
 Verdict = Literal["hold", "advance", "rollback"]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from core.artifacts import Artifact, load_artifact
 from core.errors import PublishError
 from core.progress import Progress
+from core.rollout import next_stage
 from core.settings import Settings
 from serving import audit
 from serving.control import Control, running_replicas
@@ -18,9 +19,6 @@ from serving.ledger import read_journal, read_ledger
 from serving.pointer import pointer_file, read_pointer
 from serving.publish import Outcome, Publisher
 from serving.release import read_release
-
-STAGE_WEIGHTS = (0.01, 0.05, 0.25, 0.5, 1.0)
-"""Shares of users that a canary answers, one stage after the other."""
 
 
 def publisher(settings: Settings, actor: str = "") -> Publisher:
@@ -78,7 +76,7 @@ def next_weight(settings: Settings) -> float:
     pointer = read_pointer(pointer_file(settings.paths.var))
     if pointer is None or pointer.canary is None:
         raise PublishError("there is no canary", next_step="conch canary start RELEASE")
-    return next((weight for weight in STAGE_WEIGHTS if weight > pointer.weight + 1e-9), 1.0)
+    return next_stage(pointer.weight)
 
 
 def status_of(settings: Settings) -> dict[str, Any]:

@@ -68,12 +68,13 @@ def canary_start(
     set_: SetOption = None,
 ) -> None:
     """Load a release beside the live one and give it the first share of users, 1 %."""
-    from pipeline.publish import STAGE_WEIGHTS, find_release, publisher, tell
+    from core.rollout import STAGES
+    from pipeline.publish import find_release, publisher, tell
 
     settings, why = settings_from(config, set_), _answered(unblessed, reason)
     found = find_release(settings.paths.var, release)
     changed = publisher(settings).start_canary(
-        found.path, weight=STAGE_WEIGHTS[0], reason=why, unblessed=unblessed, shadow=shadow
+        found.path, weight=STAGES[0], reason=why, unblessed=unblessed, shadow=shadow
     )
     tell(changed, Terminal())
 

@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from core.progress import Progress
-from core.rollout import ArmCounts, Decision, decide
+from core.rollout import ArmCounts, Decision, decide, next_stage
 from core.sections import CanarySettings
 from core.settings import Settings
 from feedback.online import OnlineMetrics
 from pipeline.events import open_store
-from pipeline.publish import STAGE_WEIGHTS
 from serving import audit
 from serving.pointer import Pointer, pointer_file, read_pointer
 from serving.publish import Publisher
@@ -83,8 +82,7 @@ def look_after_canary(
     if acts:
         publisher = Publisher(var, ACTOR)
         if decision.verdict == "advance":
-            weight = next((one for one in STAGE_WEIGHTS if one > pointer.weight + 1e-9), 1.0)
-            publisher.move_canary(weight, reason=decision.reason)
+            publisher.move_canary(next_stage(pointer.weight), reason=decision.reason)
         elif decision.verdict == "rollback":
             publisher.abort_canary(reason=decision.reason)
         _note(var, look)

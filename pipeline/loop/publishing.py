@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from core.artifacts import Artifact
+from core.rollout import STAGES
 from core.settings import Settings
 from pipeline.loop.challenger import newest_release
 from pipeline.loop.journal import Action
@@ -36,7 +37,7 @@ class PublishedReleases:
             BlessingError: It carries none that is valid for these very files.
         """
         if canary_only and self._starts_as_canary:
-            self._publisher.start_canary(release.path, weight=CANARY_WEIGHT, reason=reason)
+            self._publisher.start_canary(release.path, weight=STAGES[0], reason=reason)
             return "canary"
         self._publisher.activate(release.path, reason=reason)
         return "published"
@@ -44,7 +45,3 @@ class PublishedReleases:
     def rollback(self, release_id: str | None, reason: str) -> None:
         """Goes back to an earlier release; to the one before the live one when None."""
         self._publisher.rollback(reason=reason, to=release_id)
-
-
-CANARY_WEIGHT = 0.01
-"""Share of users that a release without off-policy evidence may answer."""
