@@ -19,7 +19,7 @@ from core.errors import FeedbackError
 from core.intervals import NORMAL_95, wilson
 from core.sections import LabelSettings
 from feedback.labels import ask, judge_answers
-from feedback.segments import segment_path, segment_table
+from feedback.segments import check_segment, segment_table
 
 SLATE = (
     '{"request_id":"VARCHAR","event_time_ms":"BIGINT","release":"VARCHAR","degraded":"VARCHAR","model_error":"VARCHAR",'
@@ -93,7 +93,7 @@ def online_metrics(
         settings: Windows in which an answer counts.
 
     Raises:
-        FeedbackError: A segment is missing or cannot be read.
+        FeedbackError: A segment is missing or damaged.
     """
     database.execute("BEGIN")  # one view: an event is sealed or waits, never both
     try:
@@ -111,7 +111,7 @@ def online_metrics(
             log.register("waiting", waiting)
             union = "SELECT * FROM waiting"
             if segments:
-                log.from_parquet([str(segment_path(folder, sha256)) for (sha256,) in segments]).create_view("sealed")
+                log.from_parquet([str(check_segment(folder, sha256)) for (sha256,) in segments]).create_view("sealed")
                 union += f" UNION ALL SELECT * FROM sealed WHERE ingest_ms >= {int(since_ms)}"
             log.execute(f"CREATE TEMP VIEW log AS {union}")
             judge_answers(log, settings)

@@ -140,14 +140,23 @@ class Publisher:
             self._point(change, update)
         return self._outcome(change)
 
-    def move_canary(self, weight: float, *, reason: str) -> Outcome:
+    def move_canary(self, weight: float, *, reason: str, seen: Pointer | None = None) -> Outcome:
         """Gives the canary another share of the users, the same users first; at 1 it becomes the live release.
 
+        Args:
+            weight: Share of users.
+            reason: For the audit log.
+            seen: The pointer that this was decided on; the one of now when None.
+
         Raises:
-            PublishError: There is no canary.
+            PublishError: There is no canary, or the pointer is no longer the one that was seen.
         """
-        canary = self._canary()
+        seen = seen or self._pointer()
+        if seen.canary is None:
+            raise PublishError("there is no canary", where=str(pointer_file(self._var)), next_step="conch canary start")
+        canary = seen.canary
         with self._change("canary advance", canary, reason) as change:
+            self._require(change.before == seen, seen, change.before)
             if weight < 1:
                 self._point(change, {"weight": weight})
             else:
@@ -156,17 +165,23 @@ class Publisher:
                 self._settle(change)
         return self._outcome(change)
 
-    def abort_canary(self, *, reason: str) -> Outcome:
+    def abort_canary(self, *, reason: str, seen: Pointer | None = None) -> Outcome:
         """Takes the canary (and a shadow) away from everybody and blocks it.
 
+        Args:
+            reason: For the audit log.
+            seen: The pointer that this was decided on; the one of now when None.
+
         Raises:
-            PublishError: There is neither.
+            PublishError: There is neither, or another one by now.
         """
-        pointer = read_pointer(pointer_file(self._var))
-        name = (pointer.canary or pointer.shadow) if pointer else None
+        seen = seen or self._pointer()
+        name = seen.canary or seen.shadow
         if name is None:
             raise PublishError("there is no canary", where=str(pointer_file(self._var)))
         with self._change("canary abort", name, reason, preempt=True) as change:
+            now = change.before
+            self._require(now is not None and name in (now.canary, now.shadow), seen, now)
             self._point(change, {"canary": None, "weight": 0.0, "salt": "", "shadow": None})
             self._remember(lambda ledger: ledger.with_blocked(name, reason))
         return self._outcome(change)
@@ -317,11 +332,19 @@ class Publisher:
     def _remember(self, update: Callable[[Ledger], Ledger]) -> None:
         write_record(ledger_file(self._var), update(read_ledger(self._var)))
 
-    def _canary(self) -> str:
+    def _pointer(self) -> Pointer:
         pointer = read_pointer(pointer_file(self._var))
-        if pointer is None or pointer.canary is None:
-            raise PublishError("there is no canary", where=str(pointer_file(self._var)), next_step="conch canary start")
-        return pointer.canary
+        if pointer is None:
+            raise PublishError("nothing is live yet", where=str(pointer_file(self._var)), next_step="conch release")
+        return pointer
+
+    def _require(self, holds: bool, seen: Pointer, found: Pointer | None) -> None:
+        """What was decided on what was seen is not done to what came after it."""
+        if not holds:
+            raise PublishError(
+                "the pointer has moved on", where=str(pointer_file(self._var)), expected=seen.model_dump_json(),
+                found=found.model_dump_json() if found else "none", next_step="look at `conch status` and decide anew",
+            )  # fmt: skip
 
     def _live(self, change: _Change) -> Pointer:
         if change.before is None:

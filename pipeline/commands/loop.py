@@ -80,10 +80,13 @@ def schedule(
         return look_after_canary(settings) if settings.canary.automatic else None
 
     if once:
-        canary, found = guard(), look()
-        if canary is not None:
-            terminal.say(f"canary: {canary.verdict}: {canary.reason}")
-        terminal.say(f"schedule: {'ran' if found.run else 'no'}: {found.reason} {found.outcome or ''}".rstrip())
+        try:
+            canary = guard()
+            if canary is not None:
+                terminal.say(f"canary: {canary.verdict}: {canary.reason}")
+        finally:  # a canary that cannot be judged keeps no trigger from being looked at
+            found = look()
+            terminal.say(f"schedule: {'ran' if found.run else 'no'}: {found.reason} {found.outcome or ''}".rstrip())
         return
     run_schedule(settings, look, guard, terminal)
 

@@ -62,7 +62,7 @@ def look_after_canary(
         now: Clock.
 
     Raises:
-        PublishError: The change failed; the pointer is as it was.
+        PublishError: The change failed, or somebody changed what is live meanwhile; the pointer is as it was.
         FeedbackError: The store cannot be read.
     """
     var = settings.paths.var
@@ -82,9 +82,9 @@ def look_after_canary(
     if acts:
         publisher = Publisher(var, ACTOR)
         if decision.verdict == "advance":
-            publisher.move_canary(next_stage(pointer.weight), reason=decision.reason)
+            publisher.move_canary(next_stage(pointer.weight), reason=decision.reason, seen=pointer)
         elif decision.verdict == "rollback":
-            publisher.abort_canary(reason=decision.reason)
+            publisher.abort_canary(reason=decision.reason, seen=pointer)
         _note(var, look)
     return look
 

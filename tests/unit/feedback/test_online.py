@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from core.errors import FeedbackError
 from core.feedback import Event
 from core.sections import FeedbackSettings, LabelSettings
 from feedback.online import OnlineMetrics, ratio
@@ -66,6 +67,15 @@ def test_sealing_changes_nothing(store: EventStore) -> None:
     assert store.online(START_MS, SETTINGS) == before
     store.append(events[7:])  # some sealed, some waiting
     assert by_release(store.online(START_MS, SETTINGS))["r2"].skip_rate.value == pytest.approx(2 / 8)
+
+
+def test_a_damaged_segment_is_named_not_counted(store: EventStore, tmp_path: Path) -> None:
+    store.append(story())
+    store.seal()
+    (segment,) = (tmp_path / "events" / "segments").iterdir()
+    segment.write_bytes(segment.read_bytes()[:-1] + b"?")
+    with pytest.raises(FeedbackError, match="a segment of the event store is damaged"):
+        store.online(START_MS, SETTINGS)
 
 
 def test_only_slates_since_then_count(store: EventStore) -> None:

@@ -6,18 +6,24 @@ import json
 import shutil
 import time
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
+from core.errors import FeedbackError, PublishError
 from core.feedback import Event, Feedback
 from core.feedback_keys import keys_folder, load_keys
+from core.feedback_labels import TRAINING_EVENTS
 from core.feedback_tokens import issue_token
 from core.feedback_users import user_ref
 from core.progress import SILENT
 from core.settings import Settings, load_settings
 from feedback.store import EventStore, store_folder
+from pipeline.cli import app
 from pipeline.loop.canary import look_after_canary
 from pipeline.loop.publishing import PublishedReleases
 from pipeline.loop.schedule import tick
@@ -162,6 +168,31 @@ def test_every_stage_begins_its_count_anew(settings: Settings) -> None:
     assert again is not None
     assert (again.weight, again.verdict) == (0.5, "hold"), "what was seen at 25 % does not count for 50 %"
     assert again.arms[1]["requests"] == 0
+
+
+def test_what_was_decided_on_one_canary_is_not_done_to_the_next(settings: Settings) -> None:
+    first = start(settings)
+    publisher = Publisher(settings.paths.var, "operator")
+    publisher.move_canary(0.75, reason="by hand meanwhile")
+    with pytest.raises(PublishError, match="the pointer has moved on"):
+        publisher.move_canary(0.6, reason="late", seen=first)
+    publisher.move_canary(1.0, reason="by hand meanwhile")
+    replaced = publisher.start_canary(releases(settings)[0], weight=0.5, reason="back", unblessed=True).after
+    for late in (publisher.abort_canary, partial(publisher.move_canary, 0.9)):
+        with pytest.raises(PublishError, match="the pointer has moved on"):
+            late(reason="late", seen=first)
+    assert pointer_of(settings) == replaced
+    assert CANARY not in read_ledger(settings.paths.var).blocked
+
+
+def test_a_look_for_cron_looks_at_the_triggers_too_where_the_canary_cannot_be_judged(settings: Settings) -> None:
+    start(settings)
+    labels = settings.paths.var / "labels.parquet"
+    pq.write_table(TRAINING_EVENTS.empty_table(), labels)
+    change = [f"--set=paths.var='{settings.paths.var}'", f"--labels={labels}"]
+    result = CliRunner().invoke(app, ["schedule", "--once", *change])
+    assert isinstance(result.exception, FeedbackError)
+    assert "schedule: no: never ran" in result.output
 
 
 def test_nothing_is_retrained_while_a_canary_is_undecided(settings: Settings) -> None:
