@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from loadtests.growth import Growth
 from loadtests.scenario import Scenario
+
+Fate = Literal["answered", "degraded", "refused", "failed"]
+"""By the models; from popularity; turned away with a time to come back; no answer, or a wrong one."""
 
 
 @dataclass(frozen=True)
@@ -19,28 +22,30 @@ class Requests:
     Attributes:
         started: float64, seconds since the load began.
         ms: float64, until the answer.
-        failed: bool, no answer, or a wrong one.
-        degraded: bool, answered from popularity.
+        fate: str, what became of it.
     """
 
     started: np.ndarray
     ms: np.ndarray
-    failed: np.ndarray
-    degraded: np.ndarray
+    fate: np.ndarray
 
     @classmethod
-    def of(cls, rows: Sequence[tuple[float, float, bool, bool]]) -> Requests:
+    def of(cls, rows: Sequence[tuple[float, float, Fate]]) -> Requests:
         """From rows in any order."""
         table = sorted(rows)
-        columns: list[list[Any]] = [list(column) for column in zip(*table, strict=True)] if table else [[], [], [], []]
-        return cls(np.array(columns[0]), np.array(columns[1]), np.array(columns[2], bool), np.array(columns[3], bool))
+        columns: list[list[Any]] = [list(column) for column in zip(*table, strict=True)] if table else [[], [], []]
+        return cls(np.array(columns[0], float), np.array(columns[1], float), np.array(columns[2], str))
 
     def __len__(self) -> int:
         return len(self.started)
 
     def where(self, kept: np.ndarray) -> Requests:
         """Some of them."""
-        return Requests(self.started[kept], self.ms[kept], self.failed[kept], self.degraded[kept])
+        return Requests(self.started[kept], self.ms[kept], self.fate[kept])
+
+    def share(self, fate: Fate) -> float:
+        """Of the requests that ended so; 0 without any."""
+        return float((self.fate == fate).mean()) if len(self) else 0.0
 
 
 @dataclass(frozen=True)
@@ -73,10 +78,10 @@ def measured(scenario: Scenario, requests: Requests) -> Requests:
 
 
 def summary(scenario: Scenario, requests: Requests) -> dict[str, float]:
-    """Figures of the measured stages; latencies are those of answered requests, in milliseconds."""
+    """Figures of the measured stages, latencies in milliseconds: of what was answered, the slowest of anything."""
     counted = measured(scenario, requests)
     seconds = sum(stage.seconds for stage in scenario.stages if stage.measured)
-    answered = counted.ms[~counted.failed]
+    answered = counted.ms[np.isin(counted.fate, ("answered", "degraded"))]
     if len(answered) == 0:
         return {"requests": len(counted), "failed_share": 1.0 if len(counted) else 0.0, "rps": 0.0}
     p50, p95, p99 = np.percentile(answered, [50, 95, 99])
@@ -86,9 +91,8 @@ def summary(scenario: Scenario, requests: Requests) -> dict[str, float]:
         "p50_ms": round(float(p50), 3),
         "p95_ms": round(float(p95), 3),
         "p99_ms": round(float(p99), 3),
-        "most_ms": round(float(answered.max()), 3),
-        "failed_share": round(float(counted.failed.mean()), 6),
-        "degraded_share": round(float(counted.degraded[~counted.failed].mean()), 6),
+        "most_ms": round(float(counted.ms[counted.fate != "failed"].max()), 3),
+        **{f"{fate}_share": round(counted.share(fate), 6) for fate in ("failed", "degraded", "refused")},
     }
 
 
@@ -97,7 +101,7 @@ def judge(scenario: Scenario, requests: Requests) -> list[Verdict]:
     figures = summary(scenario, requests)
     wanted = scenario.objectives
     verdicts = []
-    for name in ("p50_ms", "p99_ms", "most_ms", "failed_share", "degraded_share"):
+    for name in ("p50_ms", "p99_ms", "most_ms", "failed_share", "degraded_share", "refused_share"):
         bound = getattr(wanted, name)
         if bound is not None:
             found = figures.get(name, float("inf"))
@@ -128,10 +132,10 @@ def judge_growth(scenario: Scenario, growth: Growth | None) -> list[Verdict]:
 
 
 def _recovery(scenario: Scenario, requests: Requests, bound: float) -> Verdict:
-    """Seconds from the last harm to the last answer that is missing or degraded."""
-    last = scenario.hurt_until_seconds
-    hurt = requests.started[(requests.failed | requests.degraded) & (requests.started >= last)]
-    after = requests.started[(requests.started > last + bound) & ~requests.failed]
+    """Seconds from the last harm to the last request that the models did not answer."""
+    last, whole = scenario.hurt_until_seconds, requests.fate == "answered"
+    hurt = requests.started[~whole & (requests.started >= last)]
+    after = requests.started[whole & (requests.started > last + bound)]
     found = float(hurt.max() - last) if len(hurt) else 0.0
     if len(after) == 0:  # nobody asked long enough to know
         found = float("inf")

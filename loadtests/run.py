@@ -105,8 +105,7 @@ def drive(
         undone = len(failures) + harm.is_alive()
     growth = watch.growth(scenario.warm_up_seconds)
     rows = json.loads((folder / "requests.json").read_text(encoding="ascii"))
-    requests = Requests.of([(started, ms, failed, degraded) for started, ms, failed, degraded in rows])
-    return requests, undone, growth
+    return Requests.of(rows), undone, growth
 
 
 def frequent_users(var: Path) -> tuple[str, ...]:

@@ -49,6 +49,8 @@ class Objectives(Frozen):
     failed_share: float = Field(0.0, ge=0, le=1)
     degraded_share: float | None = Field(None, ge=0, le=1)
     """Answers made from popularity; the gateway only."""
+    refused_share: float = Field(0.0, ge=0, le=1)
+    """Requests that the gateway turned away with 503 and a time to come back."""
     least_rps: float | None = Field(None, gt=0)
     recovered_seconds: float | None = Field(None, gt=0)
     """After the last fault, or where there is none after the last measured stage: how soon answers are whole again."""

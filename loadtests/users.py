@@ -19,6 +19,7 @@ from locust import LoadTestShape, User, events, task
 from locust.contrib.fasthttp import FastHttpUser
 
 from core.errors import ConchError
+from loadtests.judge import Fate
 from loadtests.plan import Plan
 from loadtests.traffic import Traffic
 from serving.client import ConchClient
@@ -27,16 +28,16 @@ grpc.experimental.gevent.init_gevent()  # gRPC's own threads would block gevent'
 
 PLAN = Plan.read(Path(os.environ["CONCH_LOAD"]))
 SCENARIO = PLAN.scenario
-ROWS: list[tuple[float, float, bool, bool]] = []
-"""Every request: seconds since the start, milliseconds, failed, degraded."""
+ROWS: list[tuple[float, float, Fate]] = []
+"""Every request: seconds since the start, milliseconds, what became of it."""
 BEGAN = time.perf_counter()
 SEEDS = np.random.SeedSequence(PLAN.seed)
 
 
-def keep(started: float, problem: str | None, degraded: bool = False) -> float:
+def keep(started: float, fate: Fate) -> float:
     """Writes one request down; gives back its milliseconds."""
     ms = (time.perf_counter() - started) * 1_000
-    ROWS.append((started - BEGAN, ms, problem is not None, degraded))
+    ROWS.append((started - BEGAN, ms, fate))
     return ms
 
 
@@ -81,7 +82,7 @@ class TritonUser(Asking):
         self.environment.events.request.fire(
             request_type=SCENARIO.protocol,
             name="recommend",
-            response_time=keep(started, problem),
+            response_time=keep(started, "answered" if problem is None else "failed"),
             response_length=0,
             exception=None if problem is None else RuntimeError(problem),
             context={},
@@ -121,8 +122,12 @@ class GatewayUser(Asking, FastHttpUser):
         started = time.perf_counter()
         with self.client.post(path, json=body, headers=headers, catch_response=True) as response:
             answer: dict[str, Any] = response.json() if response.status_code == 200 else {}
+            if response.status_code == 503 and "Retry-After" in response.headers:
+                keep(started, "refused")
+                response.success()  # the objectives say how many may be
+                return None
             problem = wrong(answer) if answer else f"HTTP {response.status_code}"
-            keep(started, problem, bool(answer.get("degraded")))
+            keep(started, "failed" if problem else "degraded" if answer.get("degraded") else "answered")
             if problem is not None:
                 response.failure(problem)
         return None if problem is not None else answer

@@ -31,7 +31,9 @@ class Metrics:
         self.breaker = Gauge("conch_breaker_open", "1 while Triton is left alone.", **made)
         self.inside = Gauge("conch_requests_in_triton", "Requests inside Triton.", **made)
         self.waiting = Gauge("conch_requests_waiting", "Requests that wait for a place.", **made)
-        self.shed = Counter("conch_shed", "Requests without a place: answered by popularity.", **made)
+        self.shed = Counter("conch_shed", "Requests turned away, by what they got.", ["answer"], **made)
+        for answer in ("popularity", "503"):
+            self.shed.labels(answer)  # there before the first, so that a rate sees it
         self.ready = Gauge("conch_ready", "1 while the probe gets answers.", **made)
         self.heals = Counter("conch_heals", "Dead python steps loaded again, by outcome.", ["outcome"], **made)
         self.restarts = Counter("conch_triton_restarts", "Restarts of Triton that the probe asked for.", **made)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from serving.gateway.impressions import ImpressionLog
 from serving.gateway.keys import ApiKeys, RateLimit
 from serving.gateway.metrics import Metrics
 from serving.gateway.probe import Probe, Restart
+from serving.gateway.problems import Problem
 from serving.gateway.recent import RecentReader
 from serving.gateway.recommender import Parts, Recommender
 from serving.gateway.upstream import Upstream
@@ -71,9 +73,27 @@ class Gateway:
         self.wiring, self.settings = wiring, settings
         self.metrics = Metrics()
         self.draining = False
+        self.active = 0
+        """Recommendations and batches of events under way."""
         self.rates = RateLimit(settings.requests_per_second, settings.burst, time.monotonic)
         self.pointer = PointerReader(wiring.pointer)
         self.views = Views(wiring.repository)
+
+    @contextlib.contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Around the work for one request, from its body to its answer.
+
+        Raises:
+            Problem: 503, too many are at it: what waits in the event loop waits unseen, and all the longer.
+        """
+        if self.active >= self.settings.max_active:
+            self.metrics.shed.labels("503").inc()
+            raise Problem(503, "too many requests at once", code="crowded", retry_after_s=1)
+        self.active += 1
+        try:
+            yield
+        finally:
+            self.active -= 1
 
     def stable_model(self) -> str | None:
         """The ensemble that answers most users; None while nothing is installed."""

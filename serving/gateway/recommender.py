@@ -240,7 +240,7 @@ class Recommender:
         begun = time.perf_counter()
         left = deadline - (begun - started)
         if not await self.places.enter(min(left, self._settings.wait_ms / 1000)):
-            metrics.shed.inc()
+            metrics.shed.labels("popularity").inc()
             metrics.faults.labels("full").inc()
             raise TritonFault("busy", "no place")
         try:

@@ -40,9 +40,9 @@ async def recommendations(request: Request) -> Response:
     gateway = gateway_of(request)
     admit(request, gateway, "recommend")
     values = await read_json(request, gateway.settings.max_body_bytes, gateway.settings.body_seconds)
-    asked = validated(RecommendationRequest, values)
-    answer = await unless_gone(request, gateway.recommender.answer(asked))
-    return model_response(answer)
+    with gateway.at_work():
+        asked = validated(RecommendationRequest, values)
+        return model_response(await unless_gone(request, gateway.recommender.answer(asked)))
 
 
 @router.post("/v1/events", tags=["events"], summary="What users did")
@@ -54,8 +54,9 @@ async def events(request: Request) -> Response:
     gateway = gateway_of(request)
     admit(request, gateway, "events")
     values = await read_json(request, gateway.settings.max_body_bytes, gateway.settings.body_seconds)
-    asked = validated(EventsRequest, values)
-    return model_response(EventsAnswer(acknowledgements=await gateway.events.take(asked.events)))
+    with gateway.at_work():
+        asked = validated(EventsRequest, values)
+        return model_response(EventsAnswer(acknowledgements=await gateway.events.take(asked.events)))
 
 
 @router.delete("/v1/users/{user_id}", tags=["events"], summary="Forget a user", status_code=202)

@@ -165,7 +165,7 @@ def test_defined_answers_for_odd_questions(server: TritonServer, tmp_path: Path)
 
 
 def test_burst_is_answered_quickly_or_degraded_and_recovers(server: TritonServer, tmp_path: Path) -> None:
-    tight = PLAIN.model_copy(update={"max_in_flight": 4, "max_waiting": 8, "wait_ms": 50})
+    tight = PLAIN.model_copy(update={"max_active": 1_000, "max_in_flight": 4, "max_waiting": 8, "wait_ms": 50})
 
     async def act(game: Play) -> None:
         answers = await asyncio.gather(*(game.ask(f"u{at}") for at in range(2, 120)))
@@ -176,6 +176,24 @@ def test_burst_is_answered_quickly_or_degraded_and_recovers(server: TritonServer
         assert not (await game.ask("u5"))["degraded"]
 
     play(server, tmp_path, act, tight)
+
+
+def test_more_than_can_be_worked_on_are_told_to_come_back_and_nobody_is_left_without_an_answer(
+    server: TritonServer, tmp_path: Path
+) -> None:
+    small = PLAIN.model_copy(update={"max_active": 8})
+
+    async def act(game: Play) -> None:
+        asked = [game.client.post("/v1/recommendations", json={"user_id": f"u{at}", "k": 5}) for at in range(2, 62)]
+        replies = await asyncio.gather(*asked)
+        refused = [reply for reply in replies if reply.status_code == 503]
+        assert 0 < len(refused) < len(replies)
+        assert {reply.status_code for reply in replies} == {200, 503}
+        assert all((r.headers["retry-after"], r.json()["code"]) == ("1", "crowded") for r in refused)
+        assert f'conch_shed_total{{answer="503"}} {len(refused)}.0' in (await game.client.get("/metrics")).text
+        assert len((await game.ask("u5"))["items"]) == 5, "places are given back"
+
+    play(server, tmp_path, act, small)
 
 
 def own_server(folder: Path, release: Path) -> tuple[Settings, TritonServer]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from core.errors import SettingsError
-from loadtests.judge import Requests, judge, summary
+from loadtests.judge import Fate, Requests, judge, summary
 from loadtests.open_loop import arrivals
 from loadtests.plan import Plan
 from loadtests.scenario import Fault, Objectives, Scenario, Stage, known_scenarios, load_scenario
@@ -26,7 +26,7 @@ def scenario(**changed: object) -> Scenario:
     return Scenario.model_validate(base | changed)
 
 
-def requests(*rows: tuple[float, float, bool, bool]) -> Requests:
+def requests(*rows: tuple[float, float, Fate]) -> Requests:
     return Requests.of(rows)
 
 
@@ -87,22 +87,32 @@ def test_arrivals_are_a_poisson_process_of_the_rate() -> None:
 
 
 def test_warm_up_does_not_count() -> None:
-    rows = requests((1.0, 9_000.0, False, False), (12.0, 20.0, False, False))
+    rows = requests((1.0, 9_000.0, "answered"), (12.0, 20.0, "answered"))
     assert summary(scenario(), rows)["p99_ms"] == 20
-    assert verdicts(scenario(), rows) == {"p99_ms": True, "failed_share": True}
+    assert verdicts(scenario(), rows) == {"p99_ms": True, "failed_share": True, "refused_share": True}
 
 
 def test_failed_requests_break_the_default_objective() -> None:
-    rows = requests((12.0, 20.0, False, False), (13.0, 20.0, True, False))
+    rows = requests((12.0, 20.0, "answered"), (13.0, 20.0, "failed"))
     assert verdicts(scenario(), rows)["failed_share"] is False
 
 
 def test_slow_and_degraded_answers_break_theirs() -> None:
     wanted = scenario(objectives=Objectives(p50_ms=10, most_ms=30, degraded_share=0.1, least_rps=1))
-    rows = requests((12.0, 20.0, False, True), (13.0, 40.0, False, False))
+    rows = requests((12.0, 20.0, "degraded"), (13.0, 40.0, "answered"))
     assert verdicts(wanted, rows) == {
-        "p50_ms": False, "most_ms": False, "degraded_share": False, "failed_share": True, "least_rps": False,
+        "p50_ms": False, "most_ms": False, "degraded_share": False, "failed_share": True,
+        "refused_share": True, "least_rps": False,
     }  # fmt: skip
+
+
+def test_refused_requests_have_an_objective_of_their_own_and_no_part_in_the_percentiles() -> None:
+    rows = requests((12.0, 20.0, "answered"), (13.0, 1.0, "refused"), (14.0, 90.0, "refused"))
+    figures = summary(scenario(), rows)
+    assert (figures["p50_ms"], figures["most_ms"], figures["failed_share"]) == (20, 90, 0)
+    assert figures["refused_share"] == pytest.approx(2 / 3)
+    assert verdicts(scenario(), rows)["refused_share"] is False
+    assert verdicts(scenario(objectives=Objectives(refused_share=0.7)), rows)["refused_share"] is True
 
 
 def test_run_without_requests_is_no_success() -> None:
@@ -115,13 +125,13 @@ def test_recovery_counts_from_the_fault_to_the_last_hurt_answer(last_hurt: float
         objectives=Objectives(recovered_seconds=3, failed_share=1),
         faults=(Fault(at_seconds=15, action="kill-stub"),),
     )
-    rows = requests((14.0, 1.0, False, True), (last_hurt, 1.0, False, True), (19.5, 1.0, False, False))
+    rows = requests((14.0, 1.0, "degraded"), (last_hurt, 1.0, "degraded"), (19.5, 1.0, "answered"))
     assert verdicts(wanted, rows)["recovered_seconds"] is kept
 
 
 def test_recovery_is_unknown_when_nobody_asked_long_enough() -> None:
     wanted = scenario(objectives=Objectives(recovered_seconds=3), faults=(Fault(at_seconds=15, action="kill-stub"),))
-    assert verdicts(wanted, requests((16.0, 1.0, False, False)))["recovered_seconds"] is False
+    assert verdicts(wanted, requests((16.0, 1.0, "answered")))["recovered_seconds"] is False
 
 
 def test_step_times_are_means_over_the_span() -> None:
