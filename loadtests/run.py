@@ -93,7 +93,8 @@ def drive(
     users = frequent_users(var)
     for name in ("began", "requests.json"):
         (folder / name).unlink(missing_ok=True)
-    with running(scenario.protocol, var, folder, extra) as target:
+    activates = any(fault.action == "activate" for fault in scenario.faults)
+    with running(scenario.protocol, var, folder, extra, activates=activates) as target:
         plan = Plan(scenario, target.address, users, folder, seed, DEADLINE_SECONDS)
         plan.write(folder / "plan.json")
         failures: list[str] = []
@@ -134,8 +135,8 @@ def _faults(scenario: Scenario, target: Target, folder: Path, failures: list[str
     while not (folder / "began").exists() and time.monotonic() < until:
         time.sleep(0.05)
     began = time.monotonic()
-    for fault in sorted(scenario.faults, key=lambda one: one.at_seconds):
-        time.sleep(max(0.0, began + fault.at_seconds - time.monotonic()))
+    for moment, fault in sorted(((at, one) for one in scenario.faults for at in one.moments), key=lambda due: due[0]):
+        time.sleep(max(0.0, began + moment - time.monotonic()))
         try:
             target.harm(fault)
         except ConchError as error:

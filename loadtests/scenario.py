@@ -36,7 +36,17 @@ class Fault(Frozen):
 
     at_seconds: float = Field(ge=0)
     action: Literal["kill-stub", "kill-server", "activate"]
-    """kill-stub ends one python step; activate runs `conch activate` on the newest release."""
+    """kill-stub ends one python step; activate makes the older of the two newest releases live, next the newer, and so
+    on."""
+    times: int = Field(1, ge=1)
+    """How often."""
+    every_seconds: float = Field(30.0, gt=0)
+    """From one time to the next."""
+
+    @property
+    def moments(self) -> list[float]:
+        """When, in seconds since the start."""
+        return [self.at_seconds + time * self.every_seconds for time in range(self.times)]
 
 
 class Objectives(Frozen):
@@ -105,7 +115,7 @@ class Scenario(Frozen):
     def hurt_until_seconds(self) -> float:
         """When the last harm was done: the last fault, or else the end of the last measured stage."""
         if self.faults:
-            return max(fault.at_seconds for fault in self.faults)
+            return max(fault.moments[-1] for fault in self.faults)
         last = max(place for place, stage in enumerate(self.stages) if stage.measured)
         return sum(stage.seconds for stage in self.stages[: last + 1])
 

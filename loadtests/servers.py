@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import psutil
 
+from core.artifacts import load_artifact
 from core.errors import ConchError, ServerError
 from core.processes import LOOPBACK as HOST
 from core.processes import ended, free_ports
@@ -40,19 +42,19 @@ class Target:
         options: Options for further `conch` commands on the same folders.
         state_file: ``server.json`` of the running Triton.
         pids: First processes of what runs.
+        releases: What the next activations make live, one after the other.
     """
 
     address: str
     options: tuple[str, ...]
     state_file: Path
     pids: tuple[int, ...]
+    releases: Iterator[str]
 
     def harm(self, fault: Fault) -> None:
         """Does what a fault says. Raises ServerError where it cannot."""
         if fault.action == "activate":
-            done = subprocess.run([str(CONCH), "activate", *UNBLESSED, *self.options], capture_output=True, text=True)
-            if done.returncode:
-                raise ServerError("conch activate failed during the load", found=done.stderr[-500:])
+            _conch("activate", next(self.releases), *UNBLESSED, *self.options)
             return
         pid = int(json.loads(self.state_file.read_text(encoding="utf-8"))["pid"])
         if fault.action == "kill-server":
@@ -66,7 +68,9 @@ class Target:
 
 
 @contextlib.contextmanager
-def running(protocol: Protocol, var: Path, folder: Path, extra: Sequence[str]) -> Iterator[Target]:
+def running(
+    protocol: Protocol, var: Path, folder: Path, extra: Sequence[str], *, activates: bool = False
+) -> Iterator[Target]:
     """Triton, and the gateway where the scenario asks it, on free loopback ports; ended at the end.
 
     Args:
@@ -74,9 +78,11 @@ def running(protocol: Protocol, var: Path, folder: Path, extra: Sequence[str]) -
         var: ``paths.var`` with a live repository.
         folder: Where logs go.
         extra: Further options of `conch`.
+        activates: Two releases are wanted, the newer one live; a second one of the same graphs is made where there is
+            but one.
 
     Raises:
-        ServerError: It does not start.
+        ServerError: It does not start, or a second release cannot be made.
     """
     http, grpc, metrics, gateway = free_ports(4)
     ports = {"serving.http_port": http, "serving.grpc_port": grpc, "serving.metrics_port": metrics}
@@ -94,7 +100,27 @@ def running(protocol: Protocol, var: Path, folder: Path, extra: Sequence[str]) -
             _wait(front, folder / "gateway.log", lambda: _is_ready(f"http://{HOST}:{gateway}/health/ready"))
             pids.append(front.pid)
         address = {"grpc": grpc, "http": http, "gateway": gateway}[protocol]
-        yield Target(f"{HOST}:{address}", options, state_file, tuple(pids))
+        releases = _two_releases(var, options) if activates else ()
+        yield Target(f"{HOST}:{address}", options, state_file, tuple(pids), itertools.cycle(releases))
+
+
+def _two_releases(var: Path, options: Sequence[str]) -> tuple[str, str]:
+    """The two newest releases, the older one first; the newer one is live."""
+    folder = var / "artifacts" / "release"
+    if len(list(folder.glob("*/manifest.json"))) < 2:
+        _conch("release", *options)
+    older, newer = (
+        str(load_artifact(path.parent).manifest.tensors["release_id"])
+        for path in sorted(folder.glob("*/manifest.json"))[-2:]
+    )
+    _conch("activate", newer, *UNBLESSED, *options)
+    return older, newer
+
+
+def _conch(*arguments: str) -> None:
+    done = subprocess.run([str(CONCH), *arguments], capture_output=True, text=True)
+    if done.returncode:
+        raise ServerError(f"conch {arguments[0]} failed", found=done.stderr[-500:])
 
 
 @contextlib.contextmanager

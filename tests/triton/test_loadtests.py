@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -40,6 +41,23 @@ def test_scenario_runs_is_judged_and_leaves_nothing_running(
     assert (tmp_path / protocol / "locust.html").stat().st_size > 0
     left = [p for p in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(p.info["cmdline"] or ())]
     assert left == []
+
+
+def test_activations_take_turns_between_two_releases_and_no_request_fails(smoke_var: Path, tmp_path: Path) -> None:
+    var = Path(shutil.copytree(smoke_var, tmp_path / "var", symlinks=True))
+    file = tmp_path / "turns.toml"
+    file.write_text(
+        SCENARIO.format(protocol="gateway", bound=60_000).replace("seconds = 3", "seconds = 14")
+        + '[[faults]]\nat_seconds = 2\naction = "activate"\ntimes = 2\nevery_seconds = 5\n'
+    )
+    command = [sys.executable, "-m", "loadtests.run", str(file), "--var", str(var), "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr
+    records = [json.loads(line) for line in (var / "audit" / "audit.jsonl").read_text().splitlines()]
+    live = [record["after"]["stable"] for record in records if record["action"] == "activate"]
+    older, newer = live[-2:]
+    assert live[-3:] == [newer, older, newer]
+    assert older != newer
 
 
 def test_open_loop_measures_a_rate_and_the_steps(smoke_var: Path, tmp_path: Path) -> None:

@@ -129,6 +129,12 @@ def test_recovery_counts_from_the_fault_to_the_last_hurt_answer(last_hurt: float
     assert verdicts(wanted, rows)["recovered_seconds"] is kept
 
 
+def test_repeated_fault_has_its_moments_and_harm_lasts_until_the_last() -> None:
+    fault = Fault(at_seconds=2, action="activate", times=3, every_seconds=4)
+    assert fault.moments == [2, 6, 10]
+    assert scenario(faults=(fault,)).hurt_until_seconds == 10
+
+
 def test_recovery_is_unknown_when_nobody_asked_long_enough() -> None:
     wanted = scenario(objectives=Objectives(recovered_seconds=3), faults=(Fault(at_seconds=15, action="kill-stub"),))
     assert verdicts(wanted, requests((16.0, 1.0, "answered")))["recovered_seconds"] is False
