@@ -160,12 +160,38 @@ def quality(lists: np.ndarray, asked: Asked) -> Quality:
 
 def verdict(lists: np.ndarray, original: np.ndarray, asked: Asked, overlap_at: int, seed: int) -> Verdict:
     """Compares lists ``(U, k)`` with those of fp32."""
+    return verdict_within(np.ones(len(asked.users), dtype=bool), lists, original, asked, overlap_at, seed)
+
+
+def slices(asked: Asked, popularity: np.ndarray) -> dict[str, np.ndarray]:
+    """Groups of the asked users who may fare otherwise than the rest, as masks ``(U,)``.
+
+    Args:
+        asked: The users.
+        popularity: Events per item ``(I,)``, of what the models learned from.
+    """
+    short, long = np.quantile(asked.lengths, [1 / 3, 2 / 3])
+    owners = np.repeat(np.arange(len(asked.users)), asked.truth.sizes)
+    known = np.log1p(popularity[asked.truth.item_rows])
+    mean = np.bincount(owners, known, len(asked.users)) / np.maximum(asked.truth.sizes, 1)
+    return {
+        "shortest third of histories": asked.lengths <= short,
+        "longest third of histories": asked.lengths >= long,
+        "rarer half of next items": mean < np.median(mean),
+        "more popular half of next items": mean >= np.median(mean),
+    }
+
+
+def verdict_within(
+    part: np.ndarray, lists: np.ndarray, original: np.ndarray, asked: Asked, overlap_at: int, seed: int
+) -> Verdict:
+    """As :func:`verdict`, of the users of a mask ``(U,)`` alone."""
     ours, theirs = quality(lists, asked), quality(original, asked)
     return Verdict(
-        float(ours.ndcg.mean()),
-        _relative(ours.ndcg, theirs.ndcg, seed),
-        _relative(ours.recall, theirs.recall, seed),
-        float(overlap(lists, original, overlap_at).mean()),
+        float(ours.ndcg[part].mean()),
+        _relative(ours.ndcg[part], theirs.ndcg[part], seed),
+        _relative(ours.recall[part], theirs.recall[part], seed),
+        float(overlap(lists[part], original[part], overlap_at).mean()),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch import nn
 
 from compression.candidate import Candidate, Pass, Sizes, Unchanged
 from compression.goals import GOALS, Goal
-from compression.judge import Asked, Proposed, Verdict, propose, rank, verdict
+from compression.judge import Asked, Proposed, Verdict, propose, rank, slices, verdict, verdict_within
 from compression.refit import Chain
 from compression.registry import COMPRESSORS, Task, compressor_of
 from core.dataset import Dataset
@@ -86,6 +86,7 @@ class Outcome:
         chosen: Candidate by step; empty where none meets the goal.
         together: The chosen ones end to end, ranker included.
         why: One sentence.
+        slices: The chosen ones end to end, for groups of users: how many they are, and the verdict.
     """
 
     goal: Goal
@@ -95,6 +96,7 @@ class Outcome:
     chosen: Mapping[str, str]
     together: Verdict | None
     why: str
+    slices: Mapping[str, tuple[int, Verdict]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -137,21 +139,34 @@ class Search:
             return Outcome(goal, originals, judged, combinations, {}, None, why)
         best = fitting[0]
         chosen, together = dict(best.names), best.together
+        used = {source: proposals[f"recall_{source}", chosen[f"recall_{source}"]] for source in original}
         why = (
             f"of {len(fitting)} combinations that meet {goal.name} it keeps most of fp32's lists "
             f"({together.overlap:.3f} of the first {self.settings.compress.overlap_at}), "
             f"at {best.ratio:.1f} times smaller tables"
         )
         if compressor_of(RANK):
-            used = {source: proposals[f"recall_{source}", chosen[f"recall_{source}"]] for source in original}
-            rankers, picked = self._ranker(goal, used, lists)
+            rankers, picked, final = self._ranker(goal, used, lists)
             judged[RANK] = rankers
             originals[RANK] = rankers[0].sizes
             if picked is None:
                 return Outcome(goal, originals, judged, combinations, {}, None, f"no ranker meets {goal.name}")
             chosen[RANK], together = picked.name, picked.alone
             why += f"; ranker {picked.name}: {rankers[0].sizes.total / picked.sizes.total:.1f} times smaller"
-        return Outcome(goal, originals, judged, combinations, chosen, together, why)
+        else:
+            final = rank(self.chain.ranker, used, self.asked)
+        return Outcome(goal, originals, judged, combinations, chosen, together, why, self._slices(final, lists))
+
+    def _slices(self, final: np.ndarray, lists: np.ndarray) -> dict[str, tuple[int, Verdict]]:
+        events, options = self.dataset.events.of_splits(self.chain.fit), self.settings.compress
+        popularity = np.bincount(events.item_rows, minlength=self.dataset.n_items)
+        return {
+            name: (
+                int(part.sum()), verdict_within(part, final, lists, self.asked, options.overlap_at, options.seed)
+            )
+            for name, part in slices(self.asked, popularity).items()
+            if part.any()
+        }  # fmt: skip
 
     def _recall(
         self, source: str, model: nn.Module, original: Proposed, proposals: dict[tuple[str, str], Proposed]
@@ -202,16 +217,16 @@ class Search:
 
     def _ranker(
         self, goal: Goal, used: Mapping[str, Proposed], lists: np.ndarray
-    ) -> tuple[tuple[Judged, ...], Judged | None]:
+    ) -> tuple[tuple[Judged, ...], Judged | None, np.ndarray]:
         options, compressor = self.settings.compress, COMPRESSORS[str(compressor_of(RANK))]
         task = Task(
             RANK, self.chain.ranker, self.dataset, self.chain.fit, self.settings, self.chain.recall, self.progress
         )
         original = compressor.original(task)
         inputs = self._one_request(used)
-        found = []
+        found, ranked_by = [], {}
         for candidate in itertools.chain([original], compressor.candidates(task)):
-            ranked = rank(candidate.module, used, self.asked)
+            ranked = ranked_by[candidate.name] = rank(candidate.module, used, self.asked)
             one = as_judged(candidate, verdict(ranked, lists, self.asked, options.overlap_at, options.seed))
             module = candidate.module
             timing = measure_latency(lambda module=module: module(*inputs), lambda: self.chain.ranker(*inputs))  # type: ignore[misc]
@@ -226,7 +241,8 @@ class Search:
         ]
         # All of these hold the goal: less work first, then the most alike lists. Timings are too noisy to choose by.
         key = lambda one: (-one.metrics.get("scored_share", 1.0), one.alone.overlap)  # noqa: E731
-        return tuple(found), max(fitting, key=key, default=None)
+        picked = max(fitting, key=key, default=None)
+        return tuple(found), picked, lists if picked is None else ranked_by[picked.name]
 
     def _one_request(self, used: Mapping[str, Proposed]) -> tuple[Any, ...]:
         """The rank step's inputs for the user in the middle."""

@@ -71,6 +71,7 @@ def compressed_settings(
     from core.progress import SILENT
     from core.settings import change_settings
     from pipeline.compressing.facts import facts_of_outcome
+    from pipeline.compressing.served import measure_served
     from pipeline.compressing.stage import make_chosen, search, store_chosen
     from pipeline.stages import run_stages
     from training.models.ranker import load_ranker
@@ -89,7 +90,8 @@ def compressed_settings(
     outcome, users = search(shipped, sources, dataset, recorded, SILENT)
     names = {"recall_mf": "rank50-int8-columns", "recall_gat": "tiers6543h5432", "rank": "int8"}
     chosen = make_chosen(names, shipped, dataset, recorded, SILENT)
-    report = facts_of_outcome(outcome, settings.compress, users, 0.0)
+    served = measure_served(shipped.modules(), chosen, dataset, recorded, SILENT)
+    report = facts_of_outcome(outcome, settings.compress, users, 0.0, served)
     store_chosen(settings, recorded, chosen, (data, *sources.values(), ranker), report)
     run_stages(settings, SILENT, ("export", "release"))
     return settings

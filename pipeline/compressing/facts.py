@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -10,19 +11,21 @@ from compression.judge import Verdict
 from compression.search import Combination, Judged, Outcome, front
 from core.artifacts import code_commit, environment
 from core.sections import CompressSettings
+from pipeline.compressing.served import Served
 
-SCHEMA = 1
+SCHEMA = 2
 DECIMALS = 5
 NOT_MEASURED = (
     "TensorRT and CUDA: latency and accuracy; no plan was built",
-    "memory of a loaded session",
     "latency of the exported recall graphs over large catalogues: `python -m bench.scan` measures it on made vectors",
     "quality on test: `conch evaluate` on the release",
 )
 
 
-def facts_of_outcome(outcome: Outcome, options: CompressSettings, users: int, seconds: float) -> dict[str, Any]:
-    """Everything that was tried, and what was chosen and why."""
+def facts_of_outcome(
+    outcome: Outcome, options: CompressSettings, users: int, seconds: float, served: Mapping[str, Served] | None = None
+) -> dict[str, Any]:
+    """Everything that was tried, what was chosen and why, and what that costs when it is served."""
     return {
         "schema_version": SCHEMA,
         "goal": asdict(outcome.goal),
@@ -42,7 +45,9 @@ def facts_of_outcome(outcome: Outcome, options: CompressSettings, users: int, se
             "together": _verdict(outcome.together) if outcome.together else None,
             "goals_met": bool(outcome.chosen),
             "why": outcome.why,
+            "slices": {name: {"users": users} | _verdict(verdict) for name, (users, verdict) in outcome.slices.items()},
         },
+        "served": {step: _served(one) for step, one in (served or {}).items()},
         "not_measured": list(NOT_MEASURED),
     }
 
@@ -67,6 +72,15 @@ def _candidate(one: Judged, original: Sizes, on_front: list[str]) -> dict[str, A
         "latency_ratio_torch": one.latency_ratio or None,
         "on_pareto_front": one.name in on_front,
     }
+
+
+def _served(one: Served) -> dict[str, Any]:
+    facts = asdict(one)
+    facts["speed"] = [
+        {key: round(value, DECIMALS) if isinstance(value, float) else value for key, value in asdict(speed).items()}
+        for speed in one.speed
+    ]
+    return facts
 
 
 def _combination(one: Combination) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 
 TEMPLATE = "page.html.j2"
 SIZE_INCHES = (7.0, 3.4)
-HEADER = ("candidate", "parent", "tables KB", "× fp32", "× fp16", "NDCG@10", "95 %", "recall@100", "overlap", "front")
+QUALITY = ("NDCG@10", "95 %", "recall@100", "overlap")
+HEADER = ("candidate", "parent", "tables KB", "× fp32", "× fp16", *QUALITY, "front")
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,9 @@ def write_pages(report: Mapping[str, Any], folder: Path) -> None:
 
 
 def tables_of(report: Mapping[str, Any]) -> list[Table]:
-    """Combinations first, then the candidates of each step."""
-    tables = [_combinations(report)]
+    """What was chosen, for groups of users and as it is served; then all combinations, and the candidates by step."""
+    tables = [part for part in (_slices(report), _served(report), _speed(report)) if part.rows]
+    tables.append(_combinations(report))
     for step, found in report["candidates"].items():
         tables.append(
             Table(step, HEADER, [_row(one) for one in found], pareto(found, report["chosen"]["steps"].get(step)))
@@ -89,8 +91,41 @@ def pareto(found: Sequence[Mapping[str, Any]], chosen: str | None) -> str:
     return stream.getvalue()[stream.getvalue().index("<svg") :]
 
 
+def _slices(report: Mapping[str, Any]) -> Table:
+    rows = [[name, f"{one['users']:,}", *_quality(one)] for name, one in report["chosen"]["slices"].items()]
+    return Table("The chosen chain, by groups of users", ("users", "number", *QUALITY), rows)
+
+
+def _served(report: Mapping[str, Any]) -> Table:
+    header = ("graph", "file KB", "fp32 KB", "× fp32", "in memory KB", "fp32 KB", "operators", "fp32", "bytes by dtype")
+    rows = []
+    for step, one in report["served"].items():
+        ours, theirs = one["compressed"], one["fp32"]
+        memory = [f"{g['loaded_bytes'] / 1000:,.0f}" if g["loaded_bytes"] is not None else "" for g in (ours, theirs)]
+        rows.append([
+            f"{step} {one['name']}", f"{ours['file_bytes'] / 1000:,.0f}", f"{theirs['file_bytes'] / 1000:,.0f}",
+            f"{theirs['file_bytes'] / ours['file_bytes']:.1f}", *memory,
+            *(str(sum(graph["operators"].values())) for graph in (ours, theirs)),
+            ", ".join(f"{dtype} {size:,}" for dtype, size in ours["tensors"].items()),
+        ])  # fmt: skip
+    return Table("As served: files and memory", header, rows)
+
+
+def _speed(report: Mapping[str, Any]) -> Table:
+    header = ("graph", "users", "ms", "p95", "fp32 ms", "p95", "× faster", "95 %", "pairs")
+    rows = [
+        [
+            f"{step} {one['name']}", str(at["batch"]), f"{at['ms']:.2f}", f"{at['p95_ms']:.2f}", f"{at['fp32_ms']:.2f}",
+            f"{at['fp32_p95_ms']:.2f}", f"{at['faster']:.2f}", f"{at['low']:.2f} … {at['high']:.2f}", str(at["rounds"]),
+        ]
+        for step, one in report["served"].items()
+        for at in one["speed"]
+    ]  # fmt: skip
+    return Table("As served: speed in ONNX Runtime on one thread, in turns", header, rows)
+
+
 def _combinations(report: Mapping[str, Any]) -> Table:
-    header = ("combination", "× fp32", "NDCG@10", "95 %", "recall@100", "overlap", "misses")
+    header = ("combination", "× fp32", *QUALITY, "misses")
     rows = []
     for one in report["combinations"]:
         name = ", ".join(f"{step.removeprefix('recall_')} {which}" for step, which in one["steps"].items())

@@ -25,6 +25,7 @@ from core.settings import Settings
 from core.tensors import RANK
 from pipeline.compressing.facts import facts_of_outcome
 from pipeline.compressing.page import write_pages
+from pipeline.compressing.served import measure_served
 from training.models.ranker import load_ranker
 from training.models.recall import load_model
 from training.stage import use_hardware
@@ -57,8 +58,8 @@ def compress(settings: Settings, progress: Progress = SILENT) -> Artifact:
     dataset, fit = load_dataset(data), tuple(ranker.manifest.settings["train"]["fit"])
     shipped = Chain({source: load_model(artifact) for source, artifact in sources.items()}, last, fit)
     outcome, users = search(shipped, sources, dataset, recorded, progress)
-    report = facts_of_outcome(outcome, settings.compress, users, time.perf_counter() - started)
     if not outcome.chosen:
+        report = facts_of_outcome(outcome, settings.compress, users, time.perf_counter() - started)
         path = var / f"compress-{outcome.goal.name}" / REPORT
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, report)
@@ -72,6 +73,8 @@ def compress(settings: Settings, progress: Progress = SILENT) -> Artifact:
             next_step="try another --goal, or serve fp32 with --set compress.enabled=false",
         )
     chosen = make_chosen(outcome.chosen, shipped, dataset, recorded, progress)
+    served = measure_served(shipped.modules(), chosen, dataset, recorded, progress)
+    report = facts_of_outcome(outcome, settings.compress, users, time.perf_counter() - started, served)
     done = store_chosen(settings, recorded, chosen, (data, *sources.values(), ranker), report)
     check_reloaded(done, chosen, shipped)
     before = sum(asdict(one)["tables"] for step, one in outcome.originals.items() if step != RANK)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from compression.candidate import Pass, Sizes
 from compression.goals import GOALS
-from compression.judge import Verdict, ask, overlap
+from compression.judge import Verdict, ask, overlap, slices, verdict, verdict_within
 from compression.search import Judged, front, missed, shortlist
 from core.bootstrap import Difference
 from core.dataset import Dataset
@@ -58,3 +59,28 @@ def test_asked_users_are_warm_and_their_truth_is_new(small_dataset: Dataset) -> 
     assert not seen & set(zip(owners.tolist(), asked.truth.item_rows.tolist(), strict=True))
     assert (asked.truth.sizes > 0).all()
     assert (asked.lengths > 0).all()
+
+
+def test_slices_part_users_by_history_and_by_what_they_did_next(small_dataset: Dataset) -> None:
+    asked = ask(small_dataset, ("train",), "valid", 50, np.random.default_rng(0))
+    popularity = np.bincount(small_dataset.events.of_splits(("train",)).item_rows, minlength=small_dataset.n_items)
+    found = slices(asked, popularity)
+    short, long = found["shortest third of histories"], found["longest third of histories"]
+    rare, popular = found["rarer half of next items"], found["more popular half of next items"]
+    assert asked.lengths[short].max() <= asked.lengths[long].min()
+    assert (rare ^ popular).all()
+    mean = [popularity[asked.truth.item_rows[a:b]].mean() for a, b in itertools.pairwise(asked.truth.starts)]
+    assert np.array(mean)[rare].mean() < np.array(mean)[popular].mean()
+
+
+def test_verdict_within_everybody_is_the_verdict_and_within_some_of_theirs_alone(small_dataset: Dataset) -> None:
+    asked = ask(small_dataset, ("train",), "valid", 50, np.random.default_rng(0))
+    rng = np.random.default_rng(1)
+    original = np.argsort(rng.random((len(asked.users), asked.n_items)), axis=1)[:, :20]
+    lists = original.copy()
+    harmed = np.arange(len(asked.users)) % 2 == 0
+    lists[harmed] = -1
+    everybody = np.ones(len(asked.users), dtype=bool)
+    assert verdict_within(everybody, lists, original, asked, 10, 0) == verdict(lists, original, asked, 10, 0)
+    assert verdict_within(~harmed, lists, original, asked, 10, 0).overlap == 1
+    assert verdict_within(harmed, lists, original, asked, 10, 0).overlap == 0
