@@ -52,6 +52,14 @@ class Checkpoints:
         self._folder = folder / identity[:32]
         self._progress = progress
 
+    def part(self, name: str) -> Checkpoints:
+        """Those of one part of the run, in a folder below; :meth:`remove` takes them along."""
+        return Checkpoints(self._folder, f"of-{name}", self._progress)
+
+    def told_to(self, progress: Progress) -> Checkpoints:
+        """The same ones, with another progress."""
+        return Checkpoints(self._folder.parent, self._folder.name, progress)
+
     def save(self, checkpoint: Checkpoint) -> None:
         """Writes a checkpoint durably; all but the newest two go."""
         temporary = self._folder / f".tmp-{checkpoint.step:06d}"

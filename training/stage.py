@@ -22,7 +22,8 @@ from training.content.store import save_content
 from training.content.transfer import configured_start
 from training.content.warm import warm_cold_items
 from training.continuation import Continuation
-from training.models.fitters import FITTERS, MEMBERS, fitter
+from training.distributed.fits import fit_recall_by_workers
+from training.models.fitters import FITTERS, MEMBERS, SHARED, fitter
 from training.models.ranker import save_ranker
 from training.models.recall import load_model, save_model
 from training.ranking.fit import RecallSet, fit_ranker
@@ -109,10 +110,13 @@ def _train_recall(
     with create_artifact(
         settings.paths.var, name, settings=_sections(settings, name), seed=settings.train.seed, parents=(data,)
     ) as draft:
-        fit: Any = fitter(name)
-        if continuation is not None:
-            fit = partial(fit, continuation=continuation)
-        model = fit(dataset, events, settings, seed=settings.train.seed, progress=recorded)
+        if settings.train.workers > 1 and name in SHARED:
+            model = fit_recall_by_workers(name, data, settings, recorded, continuation)
+        else:
+            fit: Any = fitter(name)
+            if continuation is not None:
+                fit = partial(fit, continuation=continuation)
+            model = fit(dataset, events, settings, seed=settings.train.seed, progress=recorded)
         warmed = warm_cold_items(
             model,
             dataset,

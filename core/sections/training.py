@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from core.sections.base import Section, Split
 
@@ -17,6 +17,29 @@ class TrainSettings(Section):
     """Threads for torch and numba; 0 takes all cores."""
     device: str = "cpu"
     """cpu or cuda; never chosen silently."""
+    workers: int = Field(1, ge=1)
+    """Processes that train one model together (mf, gat, ranker); they share the threads. See training/distributed."""
+    backend: Literal["auto", "gloo", "nccl"] = "auto"
+    """How workers exchange tensors. auto: nccl for those on a GPU, gloo for those on the CPU."""
+    synchronisation: Literal["every_step", "periodic"] = "every_step"
+    """every_step: gradients are added up, each step is that of a single process. periodic: workers step alone and
+    average their weights now and then (local SGD); mf, a closed form in halves, always works together."""
+    average_every: int = Field(8, ge=1)
+    """Steps between two averages with synchronisation=periodic."""
+    accumulate: int = Field(1, ge=1)
+    """Parts that a worker's share of a step is computed in, one after another: less memory, the same step."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of large products in gat and the ranker while training; weights and sums stay float32."""
+    restarts: int = Field(3, ge=0)
+    """How often workers start again from the newest checkpoint after one of them was killed."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.backend == "nccl" and not self.device.startswith("cuda"):
+            raise ValueError("train.backend=nccl needs train.device=cuda")
+        if self.synchronisation == "periodic" and self.workers == 1:
+            raise ValueError("train.synchronisation=periodic needs train.workers above 1")
+        return self
 
 
 class EvaluateSettings(Section):

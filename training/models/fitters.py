@@ -16,6 +16,9 @@ MEMBERS: dict[str, Fitter] = {"mf": fit_mf, "gat": fit_gat, "spectral": fit_spec
 """What a mix can hold."""
 FITTERS: dict[str, Fitter] = {**MEMBERS, "mix": partial(fit_mix, fitters=MEMBERS)}
 
+SHARED = ("mf", "gat")
+"""Those that ``train.workers`` fit together: they take a ``group`` and a ``continuation``. The others are closed forms."""
+
 
 def fitter(name: str) -> Fitter:
     """The fitter of the recall model called ``name``. Raises SettingsError where there is none."""

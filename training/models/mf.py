@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -10,14 +11,15 @@ import torch
 from core.dataset import Dataset, Events, histories_of
 from core.kinds import kind_weights
 from core.progress import SILENT, Progress
-from core.sections import MfSettings
 from core.settings import Settings
+from training.checkpoints import Checkpoint, Checkpoints
 from training.continuation import Continuation
+from training.distributed.group import ALONE, Group
 from training.loop import check_finite, check_not_empty
 from training.models import mf_numba, mf_torch
 from training.models.event_weights import EventWeighting
 from training.models.mf_model import MfRecall, length_factor
-from training.models.mf_problem import Interactions, Objective, rotate_to_eigenbasis
+from training.models.mf_problem import Interactions, Objective, dealt_rows, rotate_to_eigenbasis
 from training.models.recall_base import popularity_bias, recent_popularity
 
 ADVICE = "raise mf.regularisation or mf.unobserved_ratio"
@@ -33,6 +35,7 @@ def fit_mf(
     seed: int,
     progress: Progress = SILENT,
     continuation: Continuation | None = None,
+    group: Group = ALONE,
 ) -> MfRecall:
     """Trains matrix factorisation on ``events``.
 
@@ -43,7 +46,8 @@ def fit_mf(
         seed: Decides the start values, and with them everything.
         progress: One step per epoch, with the loss over all pairs per event.
         continuation: Items that the earlier model knows start from its vectors. Every event still counts: a half-step
-            solves a row from all of its events, and those left out would be forgotten.
+            solves a row from all of its events, and those left out would be forgotten. Its checkpoints are kept.
+        group: Each worker solves its users and its items.
 
     Raises:
         TrainingError: No events, or factors that are not finite.
@@ -63,13 +67,16 @@ def fit_mf(
     all_weight = chosen.unobserved_ratio * float(by_user.mass.sum()) / pairs
     objective = Objective(all_weight, chosen.regularisation, chosen.frequency_power)
     start = _start_vectors(by_item, chosen.dimension, seed, continuation)
-    items, spectrum = _alternate(by_user, by_item, objective, chosen, settings.train.device, start, progress)
+    item_mass, sides = by_item.mass, (_Side.of(by_user, objective, group), _Side.of(by_item, objective, group))
+    del by_user, by_item  # a worker among several keeps its part
+    checkpoints = continuation.checkpoints if continuation is not None else None
+    items, spectrum = _alternate(*sides, objective, settings, start, progress, group, checkpoints)
     recent = recent_popularity(events, dataset.n_items, settings.recall.popularity_half_life_days)
     vectors = torch.zeros(dataset.n_items + 1, chosen.dimension)
     vectors[:-1] = torch.from_numpy(items)
     return MfRecall(
         vectors,
-        torch.from_numpy(popularity_bias(by_item.mass, chosen.popularity)),
+        torch.from_numpy(popularity_bias(item_mass, chosen.popularity)),
         torch.from_numpy(popularity_bias(recent, 1.0)),
         torch.from_numpy(spectrum),
         weighting=weighting,
@@ -94,31 +101,78 @@ def _start_vectors(by_item: Interactions, dimension: int, seed: int, continuatio
     return items
 
 
+@dataclass(frozen=True)
+class _Side:
+    """Users, or items: those that this worker solves.
+
+    Attributes:
+        own: Their interactions.
+        rows_of: By worker: which rows of the whole table are its own.
+        rows: This worker's.
+        ridge: float32 ``(n,)``, see :class:`Objective`.
+        group: All workers.
+    """
+
+    own: Interactions
+    rows_of: tuple[np.ndarray, ...]
+    rows: np.ndarray
+    ridge: np.ndarray
+    group: Group
+
+    @classmethod
+    def of(cls, interactions: Interactions, objective: Objective, group: Group) -> _Side:
+        rows_of = dealt_rows(interactions.starts, group.count)
+        rows = rows_of[group.rank]
+        return cls(interactions.part(rows), rows_of, rows, objective.ridge(interactions)[rows], group)
+
+    def whole(self, vectors: np.ndarray) -> np.ndarray:
+        """The table of all workers' vectors."""
+        return self.group.gather_rows(vectors, self.rows_of)
+
+
 def _alternate(
-    by_user: Interactions,
-    by_item: Interactions,
+    user_side: _Side,
+    item_side: _Side,
     objective: Objective,
-    settings: MfSettings,
-    device: str,
-    items: np.ndarray,
+    settings: Settings,
+    start: np.ndarray,
     progress: Progress,
+    group: Group,
+    checkpoints: Checkpoints | None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Item vectors ``(I, D)`` in the eigenbasis of their weighted Gram matrix, and its diagonal ``(D,)``."""
-    half_step = (
-        mf_numba.half_step if settings.solver == "numba" else partial(mf_torch.half_step, device=torch.device(device))
-    )
-    users = np.zeros((len(by_user), settings.dimension), dtype=np.float32)
-    ridges = objective.ridge(by_user), objective.ridge(by_item)
-    with progress.bar("mf", settings.epochs) as bar:
-        for epoch in range(settings.epochs):
-            items, users, spectrum = rotate_to_eigenbasis(items, users, objective.all_weight)
-            users = half_step(by_user, items, users, spectrum, ridges[0], settings.cg_steps)
-            check_finite(float(users.sum()), "mf", epoch + 1, ADVICE)
-            users, items, spectrum = rotate_to_eigenbasis(users, items, objective.all_weight)
-            items = half_step(by_item, users, items, spectrum, ridges[1], settings.cg_steps)
-            loss = mf_numba.loss(by_item, items, users, objective.all_weight)
-            check_finite(loss, "mf", epoch + 1, ADVICE)
-            progress.record("mf loss", epoch + 1, loss)
+    """Item vectors ``(I, D)`` in the eigenbasis of their weighted Gram matrix, and its diagonal ``(D,)``.
+
+    Each worker keeps the vectors of its own rows; the whole table is put together for the half-step that needs it.
+    """
+    chosen, all_weight = settings.mf, objective.all_weight
+    half_step = mf_numba.half_step
+    if chosen.solver == "torch":
+        half_step = partial(mf_torch.half_step, device=torch.device(settings.train.device))
+    items, users = start[item_side.rows], np.zeros((len(user_side.rows), chosen.dimension), dtype=np.float32)
+    first = 1
+    found = group.agree(checkpoints.newest) if checkpoints is not None else None
+    if found is not None:
+        items, users = (
+            found.tensors[name].numpy()[side.rows] for name, side in (("items", item_side), ("users", user_side))
+        )
+        first = found.step + 1
+        progress.record("mf loss", found.step, found.facts["loss"])
+    with progress.bar("mf", chosen.epochs) as bar:
+        for epoch in range(first, chosen.epochs + 1):
+            items, users, spectrum = rotate_to_eigenbasis(items, users, all_weight, group)
+            users = half_step(user_side.own, item_side.whole(items), users, spectrum, user_side.ridge, chosen.cg_steps)
+            check_finite(float(users.sum()), "mf", epoch, ADVICE)
+            users, items, spectrum = rotate_to_eigenbasis(users, items, all_weight, group)
+            whole = user_side.whole(users)
+            items = half_step(item_side.own, whole, items, spectrum, item_side.ridge, chosen.cg_steps)
+            loss = mf_numba.loss(item_side.own, items, whole, all_weight, group)
+            check_finite(loss, "mf", epoch, ADVICE)
+            progress.record("mf loss", epoch, loss)
+            if checkpoints is not None:
+                tables = {"items": item_side.whole(items), "users": whole}
+                if group.is_first:
+                    tensors = {name: torch.from_numpy(table) for name, table in tables.items()}
+                    checkpoints.save(Checkpoint(epoch, tensors, {"loss": loss}))
             bar.advance(note=f"loss {loss:.4f}")
-    items, _, spectrum = rotate_to_eigenbasis(items, users, objective.all_weight)
-    return items, spectrum
+    items, _, spectrum = rotate_to_eigenbasis(items, users, all_weight, group)
+    return item_side.whole(items), spectrum

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numba
 import numpy as np
+import torch
 
-from training.models.mf_problem import Interactions
+from training.distributed.group import ALONE, Group
+from training.models.mf_problem import Interactions, gram_of
 
 
 def half_step(
@@ -135,22 +137,26 @@ def _solve_rows(order, starts, columns, weights, fixed, solution, spectrum, ridg
                 direction[d] = residual[d] / diagonal[d] + ratio * direction[d]
 
 
-def loss(interactions: Interactions, rows: np.ndarray, columns: np.ndarray, all_weight: float) -> float:
+def loss(
+    interactions: Interactions, rows: np.ndarray, columns: np.ndarray, all_weight: float, group: Group = ALONE
+) -> float:
     """The loss without regularisation per unit of event weight.
 
     ``(sum_events w (1 - s)^2 + a0 sum_all s^2) / sum_events w`` with ``s`` the product of two vectors.
 
     Args:
-        interactions: One direction.
+        interactions: One direction, this worker's rows.
         rows: float32 ``(rows, D)``, vectors of its rows.
-        columns: float32 ``(columns, D)``, vectors of its columns.
+        columns: float32 ``(columns, D)``, vectors of all its columns.
         all_weight: ``a0``.
+        group: Those who have the other rows.
     """
     observed = _observed_loss(
         interactions.order, interactions.starts, interactions.columns, interactions.weights, rows, columns
     )
-    gram = (rows.T.astype(np.float64) @ rows) * (columns.T.astype(np.float64) @ columns)
-    return float((observed + all_weight * gram.sum()) / interactions.mass.sum())
+    sums = group.all_reduce_sum(torch.tensor([observed, interactions.mass.sum()], dtype=torch.float64))
+    gram = gram_of(rows, group) * gram_of(columns)
+    return float((sums[0] + all_weight * gram.sum()) / sums[1])
 
 
 @numba.njit(cache=True, parallel=True)

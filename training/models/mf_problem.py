@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from scipy import sparse
+
+from training.distributed.group import ALONE, Group
 
 PILES = 64
 """More than threads, so that each thread gets several whole piles."""
@@ -49,6 +52,17 @@ class Interactions:
         by_user = sparse.csr_matrix((weights, item_rows, starts), shape=(len(starts) - 1, n_items))
         return cls._of(by_user), cls._of(by_user.T.tocsr())
 
+    def part(self, rows: np.ndarray) -> Interactions:
+        """The interactions of some rows (int64, ascending) alone, which become rows 0, 1, …"""
+        if len(rows) == len(self):
+            return self
+        lengths = np.diff(self.starts)[rows]
+        starts = np.concatenate([[0], np.cumsum(lengths)]).astype(self.starts.dtype)
+        kept = np.arange(starts[-1]) + np.repeat(self.starts[rows] - starts[:-1], lengths)
+        return Interactions(
+            starts, self.columns[kept], self.weights[kept], self.mass[rows], self.n_columns, balanced_order(starts)
+        )
+
     @classmethod
     def _of(cls, matrix: sparse.csr_matrix) -> Interactions:
         mass = np.asarray(matrix.sum(axis=1, dtype=np.float64)).ravel()
@@ -75,6 +89,17 @@ def balanced_order(starts: np.ndarray) -> np.ndarray:
     return np.concatenate([longest_first[pile::PILES] for pile in range(PILES)])
 
 
+def dealt_rows(starts: np.ndarray, count: int) -> tuple[np.ndarray, ...]:
+    """Rows of each of ``count`` workers, int64 ascending: dealt longest first, so that events are about equal.
+
+    Args:
+        starts: Offsets ``(rows + 1,)`` of the rows' events.
+        count: Workers.
+    """
+    longest_first = np.argsort(-np.diff(starts), kind="stable")
+    return tuple(np.sort(longest_first[worker::count]) for worker in range(count))
+
+
 @dataclass(frozen=True)
 class Objective:
     """The constants of the iALS loss; see :class:`training.models.mf_model.MfRecall`.
@@ -95,16 +120,32 @@ class Objective:
         return (self.regularisation * mass**self.frequency_power).astype(np.float32)
 
 
-def rotate_to_eigenbasis(fixed: np.ndarray, moving: np.ndarray, all_weight: float) -> tuple[np.ndarray, ...]:
+def rotate_to_eigenbasis(
+    fixed: np.ndarray, moving: np.ndarray, all_weight: float, group: Group = ALONE
+) -> tuple[np.ndarray, ...]:
     """Rotates both factor matrices so that ``all_weight * fixed' fixed`` becomes diagonal; no score changes.
+
+    Args:
+        fixed: float32 ``(n, D)``, this worker's rows.
+        moving: float32 ``(m, D)``, this worker's rows.
+        all_weight: ``a0``.
+        group: The Gram matrix is the sum of all workers'.
 
     Returns:
         The rotated ``fixed`` and ``moving`` (float32) and the diagonal (float32 ``(D,)``, not negative).
     """
-    gram = all_weight * (fixed.T.astype(np.float64) @ fixed.astype(np.float64))
-    values, basis = np.linalg.eigh(gram)
+    gram = gram_of(fixed, group)
+    # one worker decides: where eigenvalues are equal, another processor may choose other vectors
+    values, basis = group.agree(lambda: np.linalg.eigh(all_weight * gram))
     rotation = basis.astype(np.float32)
     return fixed @ rotation, moving @ rotation, np.maximum(values, 0).astype(np.float32)
+
+
+def gram_of(own: np.ndarray, group: Group = ALONE) -> np.ndarray:
+    """``Y' Y`` float64 ``(D, D)`` of a table of which each worker has some rows."""
+    rows = own.astype(np.float64)
+    total: np.ndarray = group.all_reduce_sum(torch.from_numpy(rows.T @ rows)).numpy()
+    return total
 
 
 def exact_half_step(interactions: Interactions, fixed: np.ndarray, objective: Objective) -> np.ndarray:
