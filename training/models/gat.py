@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from core.dataset import Dataset, Events, histories_of
 from core.histories import Histories
@@ -17,7 +18,10 @@ from core.progress import SILENT, Progress
 from core.sections import GatSettings
 from core.settings import Settings
 from core.tensors import MASKED
+from training.checkpoints import Checkpoints
 from training.continuation import Continuation, only
+from training.distributed.group import ALONE, Group
+from training.distributed.updates import Updates, record_first_steps, shares_of
 from training.loop import check_finite, check_not_empty, cosine
 from training.models.gat_continue import TrainingState, go_on_from
 from training.models.gat_examples import ExampleSource
@@ -38,6 +42,7 @@ def fit_gat(
     progress: Progress = SILENT,
     after_epoch: AfterEpoch | None = None,
     continuation: Continuation | None = None,
+    group: Group = ALONE,
 ) -> GatRecall:
     """Trains the graph attention recall on ``events``.
 
@@ -48,7 +53,8 @@ def fit_gat(
         seed: Decides cuts, dropped events and samples, and with them everything.
         progress: One step per epoch, with its mean loss.
         after_epoch: Called after each epoch, see ``AfterEpoch``; may raise to end a training that is not worth it.
-        continuation: Start from an earlier network, learn from some users only, keep checkpoints; ``gat.bag`` 1 only.
+        continuation: Start from an earlier network, learn from some users only; ``gat.bag`` 1 only. Keep checkpoints.
+        group: Each worker takes its share of the examples of every step; all have the whole graph.
 
     Raises:
         SettingsError: A kind of events that the data does not have; heads that do not divide the dimension.
@@ -66,11 +72,15 @@ def fit_gat(
     for member in range(chosen.bag):
         own_seed = seed if chosen.bag == 1 else [seed, member]
         own = continuation if chosen.bag == 1 else None
+        checkpoints = continuation.checkpoints if continuation is not None else None
+        if checkpoints is not None and chosen.bag > 1:
+            checkpoints = checkpoints.part(f"network-{member}")
         learners = own.learners if own is not None else None
         taught = histories if learners is None else only(histories, learners)
         source = ExampleSource(taught, chosen, has_times, kinds.target_weights)
         popularity = source.popularity(dataset.n_items)
-        networks.append(start_network(histories, popularity, chosen, own_seed, kinds.edge_weights).to(device))
+        making_start = partial(start_network, histories, popularity, chosen, own_seed, kinds.edge_weights)
+        networks.append(group.agree(making_start).to(device))
         if own is not None and own.start is not None and own.old_rows is not None:
             go_on_from(networks[-1], own.start, own.old_rows)
         networks[-1].scalars.freeze(times=not has_times, values=not (dataset.has_values and chosen.use_values))
@@ -79,7 +89,8 @@ def fit_gat(
             if after_epoch:
                 after_epoch((done + share) / chosen.bag, making)
 
-        _train(networks[-1], source, settings, counts, own_seed, progress, look, own)
+        is_new = own is None or own.start is None
+        _train(networks[-1], source, settings, counts, own_seed, progress, look, is_new, checkpoints, group)
         if own is not None:
             weights = networks[-1].state_dict()
             own.kept.update({name: value.detach().contiguous().clone() for name, value in weights.items()})
@@ -98,7 +109,11 @@ def visible(histories: Histories, settings: GatSettings) -> Histories:
 
 
 def batch_loss(
-    network: GatNetwork, batch: TensorBatch, samples: torch.Tensor | None, log_q: torch.Tensor
+    network: GatNetwork,
+    batch: TensorBatch,
+    samples: torch.Tensor | None,
+    log_q: torch.Tensor,
+    total: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Mean over examples of the weighted mean over targets of ``-log softmax``, history items left out.
 
@@ -108,7 +123,9 @@ def batch_loss(
         samples: Item rows int64 ``(S,)`` drawn with probability ``exp(log_q)`` to estimate the normaliser by
             (Bengio and Senécal 2008); None takes the whole catalogue.
         log_q: float32 ``(I,)``.
+        total: Weight of all examples of a step of which ``batch`` is a share; that of ``batch`` when None.
     """
+    total = batch.weights.sum() if total is None else total
     history_vectors, target_vectors = network.propagated()
     users = network.user_vectors(history_vectors, batch)  # (B, D)
     targets = (users[batch.target_users] * target_vectors[batch.target_items]).sum(1)
@@ -126,7 +143,23 @@ def batch_loss(
         losses = F.softplus(others[batch.target_users] - targets)
     totals = torch.bincount(batch.target_users, batch.target_weights, minlength=len(users))
     shares = batch.target_weights / totals[batch.target_users]
-    return (losses * batch.weights[batch.target_users] * shares).sum() / torch.clamp(batch.weights.sum(), min=1e-30)
+    return (losses * batch.weights[batch.target_users] * shares).sum() / torch.clamp(total, min=1e-30)
+
+
+class _Objective(nn.Module):
+    """What a step lowers: the loss, and how far the items' parameters have moved from their start."""
+
+    def __init__(self, network: GatNetwork, log_q: torch.Tensor, stay_close: float) -> None:
+        super().__init__()
+        self.network = network
+        self._log_q = log_q
+        self._stay_close = stay_close
+
+    def forward(
+        self, batch: TensorBatch, samples: torch.Tensor | None, total: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        loss = batch_loss(self.network, batch, samples, self._log_q, total)
+        return loss, self._stay_close * self.network.drift()
 
 
 def _train(
@@ -137,7 +170,9 @@ def _train(
     seed: int | list[int],
     progress: Progress,
     look: Callable[[float], None],
-    continuation: Continuation | None = None,
+    is_new: bool,
+    checkpoints: Checkpoints | None,
+    group: Group,
 ) -> None:
     chosen, device = settings.gat, settings.train.device
     cut_rng, drop_rng, sample_rng = (np.random.default_rng([*np.ravel(seed), stream]) for stream in (2, 3, 4))
@@ -153,14 +188,14 @@ def _train(
         [{"params": tables, "lr": chosen.table_rate}, {"params": others, "lr": chosen.scalar_rate}]
     )
     first_cuts = source.draw(cut_rng)
-    if continuation is None or continuation.start is None:
+    if is_new:
         _calibrate(network, TensorBatch.of(next(source.batches(first_cuts, drop_rng)), device))
     per_epoch = math.ceil(len(first_cuts) / chosen.batch_users)
-    total = per_epoch * chosen.epochs
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: cosine(done, total))
-    checkpoints = continuation.checkpoints if continuation is not None else None
+    steps = per_epoch * chosen.epochs
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: cosine(done, steps))
     state = TrainingState(network, optimizer, {"cuts": cut_rng, "drops": drop_rng, "samples": sample_rng})
-    first = state.restore(checkpoints, schedule, progress) if checkpoints is not None else 1
+    first = state.restore(checkpoints, schedule, progress, group) if checkpoints is not None else 1
+    updates = Updates(_Objective(network, log_q, chosen.stay_close), optimizer, group, settings.train)
     step = (first - 1) * per_epoch
     with progress.bar("gat", chosen.epochs) as bar:
         for epoch in range(first, chosen.epochs + 1):
@@ -170,16 +205,19 @@ def _train(
                 samples = None
                 if len(counts) > chosen.full_softmax_items:
                     samples = torch.from_numpy(sample_rng.choice(len(counts), chosen.samples, p=sampling)).to(device)
-                loss = batch_loss(network, TensorBatch.of(examples, device), samples, log_q)
-                optimizer.zero_grad(set_to_none=True)
-                (loss + chosen.stay_close * network.drift()).backward()
-                optimizer.step()
+                total = torch.from_numpy(examples.weights).to(device).sum()
+                places = shares_of(len(examples.weights), group, settings.train.accumulate)
+                parts = [TensorBatch.of(examples.select(own), device) for own in places]
+                loss = updates.step([(part, samples, total) for part in parts])
                 schedule.step()
                 step += 1
-                losses += check_finite(loss.item(), "gat", step, ADVICE)
+                losses += check_finite(loss, "gat", step, ADVICE)
+                record_first_steps(progress, "gat", step, loss)
+            updates.settle()
+            losses = updates.mean(losses)
             progress.record("gat loss", epoch, losses / per_epoch)
             bar.advance(note=f"loss {losses / per_epoch:.4f}")
-            if checkpoints is not None:
+            if checkpoints is not None and group.is_first:
                 state.save(checkpoints, schedule, epoch, losses / per_epoch)
             look(epoch / chosen.epochs)
 

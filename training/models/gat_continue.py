@@ -17,6 +17,7 @@ from training.checkpoints import (
     restore_optimizer,
 )
 from training.continuation import aligned
+from training.distributed.group import ALONE, Group
 from training.models.gat_network import GatNetwork
 
 NETWORK = "network."
@@ -51,10 +52,14 @@ class TrainingState:
         checkpoints.save(Checkpoint(epoch, tensors, facts))
 
     def restore(
-        self, checkpoints: Checkpoints, schedule: torch.optim.lr_scheduler.LRScheduler, progress: Progress
+        self,
+        checkpoints: Checkpoints,
+        schedule: torch.optim.lr_scheduler.LRScheduler,
+        progress: Progress,
+        group: Group = ALONE,
     ) -> int:
         """Sets the newest whole checkpoint's state; gives back the epoch to do next, 1 without any."""
-        found = checkpoints.newest()
+        found = group.agree(checkpoints.newest)
         if found is None:
             return 1
         weights = {name.removeprefix(NETWORK): v for name, v in found.tensors.items() if name.startswith(NETWORK)}
@@ -62,8 +67,8 @@ class TrainingState:
         restore_optimizer(self.optimizer, found.tensors)
         restore_generators(self.generators, found.facts["generators"])
         schedule.last_epoch = found.facts["steps"]
-        for group, rate in zip(self.optimizer.param_groups, found.facts["rates"], strict=True):
-            group["lr"] = rate
+        for of_rate, rate in zip(self.optimizer.param_groups, found.facts["rates"], strict=True):
+            of_rate["lr"] = rate
         progress.record("gat loss", found.step, found.facts["loss"])
         return found.step + 1
 

@@ -59,6 +59,24 @@ class ExampleBatch:
     target_items: np.ndarray
     target_weights: np.ndarray
 
+    def select(self, places: np.ndarray) -> ExampleBatch:
+        """The examples at ``places`` (int64, ascending); where there are none, the first one with weight 0."""
+        if len(places) == len(self.weights):
+            return self
+        weights = self.weights[places]
+        if len(places) == 0:
+            places, weights = np.zeros(1, np.int64), np.zeros(1, np.float32)
+        new_place = np.full(len(self.weights), -1)
+        new_place[places] = np.arange(len(places))
+        chosen = {"weights": weights, "lengths": self.lengths[places]}
+        for prefix in ("edge_", "masked_", "target_"):
+            owners = new_place[getattr(self, f"{prefix}users")]
+            kept = owners >= 0
+            for name, values in vars(self).items():
+                if name.startswith(prefix):
+                    chosen[name] = owners[kept] if name == f"{prefix}users" else values[kept]
+        return ExampleBatch(**chosen)
+
 
 class ExampleSource:
     """Draws cuts and builds batches from the events of all users.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -65,7 +67,8 @@ class GatNetwork(nn.Module):
 
     def propagated(self) -> tuple[torch.Tensor, torch.Tensor]:
         """History and target vectors after the item graph, each ``(I, D)``."""
-        mixed = self.items(self._tables()).unflatten(1, (self.heads, -1))  # (I, H, 2 D / H)
+        with self._full_precision():
+            mixed = self.items(self._tables()).unflatten(1, (self.heads, -1))  # (I, H, 2 D / H)
         history, target = (part.flatten(1) for part in mixed.chunk(2, dim=2))
         return history, target
 
@@ -85,6 +88,10 @@ class GatNetwork(nn.Module):
 
     def user_vectors(self, history_vectors: torch.Tensor, batch: TensorBatch) -> torch.Tensor:
         """User vectors of a batch, ``(B, D)``."""
+        with self._full_precision():
+            return self._user_vectors(history_vectors, batch)
+
+    def _user_vectors(self, history_vectors: torch.Tensor, batch: TensorBatch) -> torch.Tensor:
         logits = self.scalars(
             batch.edge_items,
             batch.edge_positions,
@@ -97,6 +104,10 @@ class GatNetwork(nn.Module):
         mean = self.users(history_vectors, edges, logits, len(batch.weights))
         factors = length_factor(batch.lengths[:, None], self.length_scale)  # (B, H)
         return (factors.unsqueeze(2) * mean.unflatten(1, (self.heads, -1))).flatten(1)
+
+    def _full_precision(self) -> AbstractContextManager[Any]:
+        """Sparse products take float32 only, and the logarithms of days lose their meaning in bfloat16."""
+        return torch.autocast(self.history_table.device.type, enabled=False)
 
     def drift(self) -> torch.Tensor:
         """Mean squared distance of an item's parameters from their start, summed over the axes."""
