@@ -129,4 +129,6 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch
     for key, value in tensors.items():
         if key.startswith("optimizer."):
             _, at, name = key.split(".", 2)
-            optimizer.state[parameters[int(at)]][name] = value.clone()
+            parameter = parameters[int(at)]
+            # Adam counts its steps on the CPU, its moments stand beside the weights
+            optimizer.state[parameter][name] = value.to(parameter.device if value.dim() else "cpu", copy=True)

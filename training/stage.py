@@ -22,7 +22,8 @@ from training.content.store import save_content
 from training.content.transfer import configured_start
 from training.content.warm import warm_cold_items
 from training.continuation import Continuation
-from training.distributed.fits import fit_recall_by_workers
+from training.distributed.fits import fit_ranker_by_workers, fit_recall_by_workers
+from training.distributed.sharing import Sharing
 from training.models.fitters import FITTERS, MEMBERS, SHARED, fitter
 from training.models.ranker import save_ranker
 from training.models.recall import load_model, save_model
@@ -158,7 +159,6 @@ def _train_ranker(data: Artifact, dataset: Dataset, settings: Settings, progress
                 expected=f"parent dataset {data.manifest.run_id}",
                 next_step=f"run `conch train {recall.manifest.kind}` first",
             )
-    models = RecallSet({name: load_model(artifact) for name, artifact in sources.items()})
     with create_artifact(
         settings.paths.var,
         "ranker",
@@ -166,7 +166,18 @@ def _train_ranker(data: Artifact, dataset: Dataset, settings: Settings, progress
         seed=settings.train.seed,
         parents=(data, *sources.values()),
     ) as draft:
-        fit = fit_ranker(dataset, settings, seed=settings.train.seed, progress=recorded, recall=models)
+        if settings.train.workers > 1:
+            fit = fit_ranker_by_workers(data, sources, settings, recorded)
+        else:
+            models = RecallSet({name: load_model(artifact) for name, artifact in sources.items()})
+            fit = fit_ranker(
+                dataset,
+                settings,
+                seed=settings.train.seed,
+                progress=recorded,
+                recall=models,
+                sharing=Sharing(train=settings.train),
+            )
         draft.tensors |= save_ranker(fit.model, draft.path)
         curves = recorded.curves_of("ranker")
         draft.metrics |= {**fit.metrics, "curves": curves, "train_seconds": round(time.perf_counter() - started, 2)}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,12 @@ from core.settings import Settings, change_settings
 from training.checkpoints import Checkpoints
 from training.continuation import Continuation
 from training.distributed.launch import Seat, run_workers
+from training.distributed.sharing import Sharing
 from training.models.fitters import FITTERS
-from training.models.recall import RecallModel, restore_model, save_model
+from training.models.ranker import restore_ranker, save_ranker
+from training.models.recall import RecallModel, load_model, restore_model, save_model
+from training.ranking.fit import RankerFit, fit_ranker
+from training.ranking.sources import RecallSet, fit_recall_set
 
 FACTS, KEPT, CHECKPOINTS = "facts.json", "kept.safetensors", "checkpoints"
 
@@ -80,6 +86,57 @@ def fit_recall_by_workers(
     with run_workers(task, settings.train, settings.paths.var, progress) as folder:
         asked.kept.update(load_file(folder / KEPT))
         return restore_model(folder, _facts(folder))
+
+
+@dataclass(frozen=True)
+class RankerTask:
+    """The ranker, by all workers.
+
+    Attributes:
+        data: Folder of the dataset artefact.
+        sources: Folders of the shipped recall models, in the order of ``recall.sources``.
+        settings: All settings.
+    """
+
+    data: Path
+    sources: dict[str, Path]
+    settings: Settings
+
+    def __call__(self, seat: Seat) -> None:
+        settings = change_settings(self.settings, {"train.device": seat.device})
+        checkpoints = Checkpoints(seat.folder / CHECKPOINTS, "ranker", seat.progress)
+        sharing = Sharing(seat.group, settings.train, checkpoints)
+        fit = fit_ranker(
+            load_dataset(load_artifact(self.data)),
+            settings,
+            seed=settings.train.seed,
+            recall=RecallSet({name: load_model(load_artifact(folder)) for name, folder in self.sources.items()}),
+            progress=seat.progress,
+            fit_recall=partial(fit_recall_set, sharing=sharing),
+            sharing=sharing,
+        )
+        if seat.group.is_first:
+            write_json(seat.folder / FACTS, {**save_ranker(fit.model, seat.folder), "metrics": fit.metrics})
+
+
+def fit_ranker_by_workers(
+    data: Artifact, sources: Mapping[str, Artifact], settings: Settings, progress: Progress
+) -> RankerFit:
+    """The ranker as one process would fit it, by ``train.workers`` of them.
+
+    Args:
+        data: The dataset.
+        sources: The shipped recall models.
+        settings: All settings.
+        progress: Where bars and lines go.
+
+    Raises:
+        ConchError: As ``fit_ranker``, or see ``run_workers``.
+    """
+    task = RankerTask(data.path, {name: artifact.path for name, artifact in sources.items()}, settings)
+    with run_workers(task, settings.train, settings.paths.var, progress) as folder:
+        facts = _facts(folder)
+        return RankerFit(restore_ranker(folder, facts), facts["metrics"])
 
 
 def _facts(folder: Path) -> dict[str, Any]:

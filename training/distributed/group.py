@@ -49,6 +49,10 @@ class Group:
         """What the first worker makes, on all workers; the others wait."""
         return make()
 
+    def deal(self, count: int, make: Callable[[int], T]) -> list[T]:
+        """``make(0)``, ``make(1)``, … of ``count`` things, each made by one worker, all of them on all workers."""
+        return [make(number) for number in range(count)]
+
     def shared(self, module: nn.Module) -> nn.Module:
         """``module`` with the first worker's weights, whose gradients become the mean over the workers."""
         return module
@@ -83,9 +87,11 @@ class Workers(Group):
         return table
 
     def agree(self, make: Callable[[], T]) -> T:
-        box: list[T | None] = [make() if self.is_first else None]
-        dist.broadcast_object_list(box, src=0, device=CPU)
-        return cast(T, box[0])
+        return self._from(0, make() if self.is_first else None)
+
+    def deal(self, count: int, make: Callable[[int], T]) -> list[T]:
+        own = {number: make(number) for number in range(self.rank, count, self.count)}
+        return [self._from(number % self.count, own.pop(number, None)) for number in range(count)]
 
     def shared(self, module: nn.Module) -> nn.Module:
         # Buffers are facts of the data and never change by training. Some weights have no gradient, such as the logit
@@ -94,3 +100,8 @@ class Workers(Group):
 
     def apart(self, module: nn.Module) -> AbstractContextManager[None]:
         return cast(AbstractContextManager[None], cast(DistributedDataParallel, module).no_sync())
+
+    def _from(self, source: int, value: T | None) -> T:
+        box: list[T | None] = [value]
+        dist.broadcast_object_list(box, src=source, device=CPU)
+        return cast(T, box[0])

@@ -64,8 +64,7 @@ class _Player:
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._open: dict[int, tuple[AbstractContextManager[Bar], Bar]] = {}
-        self._restart = 0
-        self._recorded: dict[tuple[str, int], int] = {}
+        self._newest: dict[str, tuple[int, float]] = {}
 
     def play(self, told: dict[str, Any]) -> None:
         if "start" in told:
@@ -79,8 +78,9 @@ class _Player:
             self._open.pop(told["end"])[0].__exit__(None, None, None)
         elif "say" in told:
             self._progress.say(told["say"])
-        elif self._recorded.setdefault((told["curve"], told["step"]), self._restart) == self._restart:
-            self._progress.record(told["curve"], told["step"], told["value"])  # what a restart repeats is known
+        elif self._newest.get(told["curve"]) != (told["step"], told["value"]):  # a restart tells its checkpoint's again
+            self._newest[told["curve"]] = (told["step"], told["value"])
+            self._progress.record(told["curve"], told["step"], told["value"])
 
     def close(self) -> None:
         for context, _ in self._open.values():
@@ -89,7 +89,6 @@ class _Player:
 
     def _start(self, restart: int) -> None:
         self.close()
-        self._restart = restart
         if restart:
             self._progress.say(f"workers: one ended before its time, all go on from the newest checkpoint ({restart})")
 

@@ -1,4 +1,4 @@
-"""Optimiser steps over a batch that workers share: gradients added up at each step, or weights averaged now and then."""
+"""Optimiser steps over batches that workers share: gradients added up at each step, or weights averaged at times."""
 
 from __future__ import annotations
 

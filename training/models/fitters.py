@@ -17,7 +17,7 @@ MEMBERS: dict[str, Fitter] = {"mf": fit_mf, "gat": fit_gat, "spectral": fit_spec
 FITTERS: dict[str, Fitter] = {**MEMBERS, "mix": partial(fit_mix, fitters=MEMBERS)}
 
 SHARED = ("mf", "gat")
-"""Those that ``train.workers`` fit together: they take a ``group`` and a ``continuation``. The others are closed forms."""
+"""Those that workers can fit together: they take a ``group`` and a ``continuation``. The others are closed forms."""
 
 
 def fitter(name: str) -> Fitter:

@@ -23,12 +23,13 @@ from training.continuation import Continuation, only
 from training.distributed.group import ALONE, Group
 from training.distributed.updates import Updates, record_first_steps, shares_of
 from training.loop import check_finite, check_not_empty, cosine
-from training.models.gat_continue import TrainingState, go_on_from
+from training.models.gat_continue import go_on_from
 from training.models.gat_examples import ExampleSource
 from training.models.gat_kinds import GatKinds
 from training.models.gat_model import GatRecall
 from training.models.gat_network import GatNetwork, TensorBatch, served_form, start_network
 from training.models.recall_base import AfterEpoch, recent_popularity
+from training.state import TrainingState
 
 ADVICE = "lower gat.table_rate and gat.scalar_rate, or raise gat.stay_close"
 
@@ -193,8 +194,9 @@ def _train(
     per_epoch = math.ceil(len(first_cuts) / chosen.batch_users)
     steps = per_epoch * chosen.epochs
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda done: cosine(done, steps))
-    state = TrainingState(network, optimizer, {"cuts": cut_rng, "drops": drop_rng, "samples": sample_rng})
-    first = state.restore(checkpoints, schedule, progress, group) if checkpoints is not None else 1
+    generators = {"cuts": cut_rng, "drops": drop_rng, "samples": sample_rng}
+    state = TrainingState(network, optimizer, schedule, generators, "gat loss")
+    first = state.restore(checkpoints, progress, group) if checkpoints is not None else 1
     updates = Updates(_Objective(network, log_q, chosen.stay_close), optimizer, group, settings.train)
     step = (first - 1) * per_epoch
     with progress.bar("gat", chosen.epochs) as bar:
@@ -218,7 +220,7 @@ def _train(
             progress.record("gat loss", epoch, losses / per_epoch)
             bar.advance(note=f"loss {losses / per_epoch:.4f}")
             if checkpoints is not None and group.is_first:
-                state.save(checkpoints, schedule, epoch, losses / per_epoch)
+                state.save(checkpoints, epoch, losses / per_epoch)
             look(epoch / chosen.epochs)
 
 

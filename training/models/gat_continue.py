@@ -1,76 +1,12 @@
-"""The graph attention network goes on: from a checkpoint of the same run, or from an earlier network."""
+"""The graph attention network goes on from an earlier one."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from core.progress import Progress
-from training.checkpoints import (
-    Checkpoint,
-    Checkpoints,
-    generator_states,
-    optimizer_tensors,
-    restore_generators,
-    restore_optimizer,
-)
 from training.continuation import aligned
-from training.distributed.group import ALONE, Group
 from training.models.gat_network import GatNetwork
-
-NETWORK = "network."
-
-
-@dataclass(frozen=True)
-class TrainingState:
-    """Everything that decides how a training run goes on.
-
-    Attributes:
-        network: Its weights.
-        optimizer: Adam's moments.
-        generators: By name.
-    """
-
-    network: GatNetwork
-    optimizer: torch.optim.Optimizer
-    generators: dict[str, np.random.Generator]
-
-    def save(
-        self, checkpoints: Checkpoints, schedule: torch.optim.lr_scheduler.LRScheduler, epoch: int, loss: float
-    ) -> None:
-        """Keeps the state after ``epoch``."""
-        tensors = {f"{NETWORK}{name}": value for name, value in self.network.state_dict().items()}
-        tensors |= optimizer_tensors(self.optimizer)
-        facts = {
-            "generators": generator_states(self.generators),
-            "steps": schedule.last_epoch,
-            "rates": [group["lr"] for group in self.optimizer.param_groups],
-            "loss": loss,
-        }
-        checkpoints.save(Checkpoint(epoch, tensors, facts))
-
-    def restore(
-        self,
-        checkpoints: Checkpoints,
-        schedule: torch.optim.lr_scheduler.LRScheduler,
-        progress: Progress,
-        group: Group = ALONE,
-    ) -> int:
-        """Sets the newest whole checkpoint's state; gives back the epoch to do next, 1 without any."""
-        found = group.agree(checkpoints.newest)
-        if found is None:
-            return 1
-        weights = {name.removeprefix(NETWORK): v for name, v in found.tensors.items() if name.startswith(NETWORK)}
-        self.network.load_state_dict(weights)
-        restore_optimizer(self.optimizer, found.tensors)
-        restore_generators(self.generators, found.facts["generators"])
-        schedule.last_epoch = found.facts["steps"]
-        for of_rate, rate in zip(self.optimizer.param_groups, found.facts["rates"], strict=True):
-            of_rate["lr"] = rate
-        progress.record("gat loss", found.step, found.facts["loss"])
-        return found.step + 1
 
 
 def go_on_from(network: GatNetwork, start: dict[str, torch.Tensor], old_rows: np.ndarray) -> None:

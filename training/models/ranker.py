@@ -12,10 +12,10 @@ from core.errors import ArtifactError
 from training.models.ranker_features import ItemTables
 from training.models.ranker_module import Ranker
 from training.models.ranker_shape import RankerShape
-from training.models.weights import read_weights
+from training.models.weights import read_tensors
 from training.ratings.model import ValuePosterior
 
-__all__ = ["ItemTables", "Ranker", "RankerShape", "load_ranker", "save_ranker"]
+__all__ = ["ItemTables", "Ranker", "RankerShape", "load_ranker", "restore_ranker", "save_ranker"]
 
 WEIGHTS = "model.safetensors"
 RATING = "tables.rating."
@@ -29,14 +29,20 @@ def save_ranker(model: Ranker, folder: Path) -> dict[str, Any]:
 
 
 def load_ranker(artifact: Artifact) -> Ranker:
+    """The ranker of an artefact. Raises ArtifactError as :func:`restore_ranker`, or where its files were altered."""
+    artifact.verify()
+    return restore_ranker(artifact.file(WEIGHTS).parent, artifact.manifest.tensors)
+
+
+def restore_ranker(folder: Path, facts: dict[str, Any]) -> Ranker:
     """Reads what ``save_ranker`` wrote, in evaluation mode.
 
     Raises:
-        ArtifactError: The weights do not fit the recorded shape, were altered, or are not finite.
+        ArtifactError: The weights do not fit the recorded shape, or are not finite.
     """
-    shape = RankerShape.from_facts(artifact.manifest.tensors["shape"])
-    path = artifact.file(WEIGHTS)
-    weights = read_weights(artifact, WEIGHTS)
+    shape = RankerShape.from_facts(facts["shape"])
+    path = folder / WEIGHTS
+    weights = read_tensors(path)
     rating = None
     if shape.rating is not None:
         of_rating = {name: tensor for name, tensor in weights.items() if name.startswith(RATING)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
@@ -13,6 +13,8 @@ import torch
 from core.bootstrap import standard_error
 from core.progress import SILENT, Progress
 from core.sections import RankerSettings
+from training.checkpoints import Checkpoint
+from training.distributed.sharing import UNSHARED, Sharing
 from training.models.ranker import Ranker
 from training.models.ranker_features import PREDICTED_VALUE
 from training.ranking.examples import Examples
@@ -119,18 +121,23 @@ def choose_network(
     generator: torch.Generator,
     member: int = 0,
     progress: Progress = SILENT,
+    sharing: Sharing = UNSHARED,
 ) -> Choice:
     """Trains a copy on ``teach`` and looks after each epoch at its gain over the base on ``decide``.
 
     The clearest gain is taken, the one that is the most standard errors above 0, rather than the largest: it comes
     with smaller strengths and holds up on later users. Below one standard error it counts as none.
     """
-    trial = copy.deepcopy(ranker)
+    trial, looks = copy.deepcopy(ranker), sharing.part("looks").checkpoints
     before = scores_of(by_base(ranker), decide)
     base = ndcg_of_users(before, decide)
-    choices: list[Choice] = []
+    found = looks.newest() if looks is not None and sharing.group.is_first else None
+    choices = [Choice(**facts) for facts in found.facts["choices"]] if found is not None else []
 
     def look(epoch: int) -> None:
+        if not sharing.group.is_first:
+            return
+        choices[:] = [choice for choice in choices if choice.epochs < epoch]  # an epoch may be done again
         corrections = scores_of(by_member(trial, member), decide)
         for strength in STRENGTHS:
             scores = [start + strength * more for start, more in zip(before, corrections, strict=True)]
@@ -138,6 +145,8 @@ def choose_network(
             auc = mean_auc(scores, decide)
             choices.append(Choice(epoch, strength, float(gains.mean()), standard_error(gains), auc))
             progress.record(f"ranker held-out NDCG@10 gain at strength {strength:g}", epoch, choices[-1].gain)
+        if looks is not None:
+            looks.save(Checkpoint(epoch, {}, {"choices": [asdict(choice) for choice in choices]}))
 
     train_network(
         trial,
@@ -148,7 +157,12 @@ def choose_network(
         member=member,
         progress=progress,
         after_epoch=look,
+        sharing=sharing,
     )
+    return sharing.group.agree(lambda: _clearest(choices))
+
+
+def _clearest(choices: Sequence[Choice]) -> Choice:
     best = max(choices, key=lambda choice: choice.gain / max(choice.standard_error, 1e-9))
     used = best.gain > best.standard_error
     return best if used else replace(best, strength=0.0)

@@ -15,6 +15,7 @@ from core.progress import SILENT, Progress
 from core.sections import RankerSettings
 from training.combine.tables import WindowTable
 from training.combine.weights import Learning, learn_weights
+from training.distributed.sharing import UNSHARED, Sharing
 from training.models.ranker import Ranker
 from training.models.ranker_members import GATE_FACTS, LINEAR, TREES, gate_facts, user_shares
 from training.ranking.choosing import STRENGTHS, Choice
@@ -88,8 +89,12 @@ def train_members(
     epochs: int,
     seed: int,
     progress: Progress = SILENT,
+    sharing: Sharing = UNSHARED,
 ) -> None:
-    """Trains every member in place, each alone on top of the blend; networks of one kind differ by their seeds."""
+    """Trains every member in place, each alone on top of the blend; networks of one kind differ by their seeds.
+
+    Workers share the networks' steps; trees and linear members are what the first worker makes of them.
+    """
     for at, kind in enumerate(ranker.shape.members):
         if kind == TREES:
             train_trees(ranker, examples, settings, member=at, seed=seed + at)
@@ -97,7 +102,17 @@ def train_members(
             train_linear(ranker, examples, member=at)
         else:
             generator = torch.Generator().manual_seed(seed + 1_000 * at)
-            train_network(ranker, examples, settings, epochs=epochs, generator=generator, member=at, progress=progress)
+            train_network(
+                ranker,
+                examples,
+                settings,
+                epochs=epochs,
+                generator=generator,
+                member=at,
+                progress=progress,
+                sharing=sharing.part(f"member-{at}"),
+            )
+    ranker.correction.load_state_dict(sharing.group.agree(ranker.correction.state_dict))
 
 
 def choose_combination(
@@ -108,6 +123,7 @@ def choose_combination(
     epochs: int,
     seed: int,
     progress: Progress = SILENT,
+    sharing: Sharing = UNSHARED,
 ) -> Combination:
     """Scores every user by members trained on other users, and weighs the members by these scores.
 
@@ -121,8 +137,9 @@ def choose_combination(
         epochs: Passes of the networks.
         seed: Of the members.
         progress: Where bars go.
+        sharing: See :func:`train_members`.
     """
-    tables = out_of_fold(ranker, examples, settings, epochs=epochs, seed=seed, progress=progress)
+    tables = out_of_fold(ranker, examples, settings, epochs=epochs, seed=seed, progress=progress, sharing=sharing)
     members = len(ranker.shape.members)
     if settings.combine == "average":
         shares = Shares.even(members)
@@ -138,7 +155,7 @@ def choose_combination(
     used = clearness(everyone[strength]) > 1
     auc = _auc(tables[-1], strength * of_users[-1], examples[-1])
     choice = Choice(epochs, strength if used else 0.0, float(newest.mean()), standard_error(newest), auc)
-    return Combination(shares, choice)
+    return sharing.group.agree(lambda: Combination(shares, choice))
 
 
 def out_of_fold(
@@ -149,6 +166,7 @@ def out_of_fold(
     epochs: int,
     seed: int,
     progress: Progress = SILENT,
+    sharing: Sharing = UNSHARED,
 ) -> list[WindowTable]:
     """Per window the blend and every member's correction, ``standard`` ``(U, C, 1 + M)``, out of fold over users."""
     width = 1 + len(ranker.shape.members)
@@ -157,7 +175,7 @@ def out_of_fold(
         for fold in range(FOLDS):
             trial = copy.deepcopy(ranker)
             teach = [part.where(part.users % FOLDS != fold) for part in examples]
-            train_members(trial, teach, settings, epochs=epochs, seed=seed)
+            train_members(trial, teach, settings, epochs=epochs, seed=seed, sharing=sharing.part(f"fold-{fold}"))
             scorers = [by_base(ranker), *(by_member(trial, at) for at in range(width - 1))]
             for part, scores in zip(examples, found, strict=True):
                 inside = part.users % FOLDS == fold

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from core.dataset import Dataset, Events, histories_of
 from core.histories import Histories, PaddedHistories, pad
 from core.metrics import Truth, hits, truth_of
 from core.progress import SILENT, Progress
+from training.distributed.group import ALONE, Group
 from training.models.ranker import ItemTables
 from training.models.ranker_attention import HistoryView, view_history
 from training.models.ranker_features import candidate_features
@@ -114,6 +116,7 @@ def build_examples(
     max_users: int,
     rng: np.random.Generator,
     progress: Progress = SILENT,
+    group: Group = ALONE,
 ) -> Examples:
     """Runs recall on the pasts of the window's users and labels its candidates.
 
@@ -126,6 +129,7 @@ def build_examples(
         max_users: Most users; a random choice where there are more.
         rng: Draws that choice.
         progress: Where the bar goes.
+        group: Workers, who run recall for some users each and get all examples.
     """
     future = window.future.where(relevant)
     users = np.unique(future.user_rows)
@@ -134,11 +138,16 @@ def build_examples(
     histories = histories_of(window.past, dataset.n_users)
     users = users[np.argsort(histories.lengths[users], kind="stable")]
     truth = _truth(future, users, dataset.n_users)
-    batches = []
+    chunks = list(_chunks(histories.lengths[users], recall.candidates * len(recall.names)))
     with progress.bar(f"candidates, {window.name} window", len(users)) as bar:
-        for part in _chunks(histories.lengths[users], recall.candidates * len(recall.names)):
-            batches.append(_batch(dataset, histories, recall, tables, users[part], _part(truth, part)))
+
+        def make(number: int) -> dict[str, Any]:
+            part = chunks[number]
+            batch = _batch(dataset, histories, recall, tables, users[part], _part(truth, part))
             bar.advance(part.stop - part.start)
+            return {name: value for name, value in vars(batch).items() if name != "tables"}  # which all have
+
+        batches = [Batch(tables, **fields) for fields in group.deal(len(chunks), make)]
     return Examples(tuple(batches), truth, users)
 
 

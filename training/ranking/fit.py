@@ -18,6 +18,8 @@ import torch
 from core.dataset import Dataset, Events
 from core.progress import SILENT, Progress
 from core.settings import Settings
+from training.distributed.group import ALONE, Group
+from training.distributed.sharing import UNSHARED, Sharing
 from training.models.ranker import ItemTables, Ranker, RankerShape
 from training.models.ranker_members import NETWORK, TREES
 from training.ranking.choosing import Choice, choose_blend, choose_network, choose_value_weight
@@ -57,6 +59,7 @@ def fit_ranker(
     recall: RecallSet,
     progress: Progress = SILENT,
     fit_recall: FitRecall = fit_recall_set,
+    sharing: Sharing = UNSHARED,
 ) -> RankerFit:
     """Trains the ranker on what recall really proposes before each label window.
 
@@ -67,11 +70,12 @@ def fit_ranker(
         recall: The shipped recall models, fitted on all of ``settings.train.fit``.
         progress: Where bars and lines go.
         fit_recall: Refits recall on a window's past.
+        sharing: Workers share examples and steps; what cannot be shared the first one does, so that all agree.
 
     Raises:
         TrainingError: No example has a hit, or a loss is not finite.
     """
-    events = dataset.events.of_splits(settings.train.fit)
+    events, group = dataset.events.of_splits(settings.train.fit), sharing.group
     rng = np.random.default_rng(seed)
     windows = label_windows(
         events,
@@ -80,10 +84,10 @@ def fit_ranker(
         share=settings.ranker.window_share,
         rng=rng,
     )
-    shipped = fitted_tables(dataset, events, recall, settings, seed)
+    shipped = group.agree(lambda: fitted_tables(dataset, events, recall, settings, seed))
     ranker = new_ranker(shape_of(dataset, settings, shipped, recall), shipped, seed)
     examples = [
-        look_at(dataset, window, settings, seed, rng, progress, fit_recall).examples
+        look_at(dataset, window, settings, seed, rng, progress, fit_recall, group).examples
         for window in windows
         if len(window.future)
     ]
@@ -92,11 +96,11 @@ def fit_ranker(
         ranker.strength.fill_(0.0)
         return RankerFit(ranker, {"users": 0, "strength": 0.0})
     *_, later = examples
-    ranker.blend.copy_(torch.tensor(choose_blend(examples)))
+    ranker.blend.copy_(torch.tensor(group.agree(lambda: choose_blend(examples))))
     if shipped.rating is not None:
-        ranker.value_weight.fill_(choose_value_weight(ranker, examples))
-    choice = _teach(ranker, examples, settings, seed, progress)
-    metrics = _metrics(ranker, later, choice)
+        ranker.value_weight.fill_(group.agree(lambda: choose_value_weight(ranker, examples)))
+    choice = _teach(ranker, examples, settings, seed, progress, sharing)
+    metrics = group.agree(lambda: _metrics(ranker, later, choice))
     alone = ", ".join(f"{name} {metrics[f'ndcg@10_{name}']:.4f}" for name in recall.names)
     progress.say(
         f"ranker: NDCG@10 {alone}, blend {metrics['ndcg@10_blend']:.4f}, "
@@ -107,24 +111,41 @@ def fit_ranker(
     return RankerFit(ranker.eval(), metrics)
 
 
-def _teach(ranker: Ranker, examples: Sequence[Examples], settings: Settings, seed: int, progress: Progress) -> Choice:
+def _teach(
+    ranker: Ranker,
+    examples: Sequence[Examples],
+    settings: Settings,
+    seed: int,
+    progress: Progress,
+    sharing: Sharing,
+) -> Choice:
     """Chooses what the correction is worth and, where it is worth something, trains it on all windows."""
     chosen, generator = settings.ranker, torch.Generator().manual_seed(seed)
     *earlier, later = examples
     choice = None
     if NETWORK in chosen.members:
-        at = chosen.members.index(NETWORK)
-        choice = choose_network(ranker, earlier, later, chosen, generator=generator, member=at, progress=progress)
+        choice = choose_network(
+            ranker,
+            earlier,
+            later,
+            chosen,
+            generator=generator,
+            member=chosen.members.index(NETWORK),
+            progress=progress,
+            sharing=sharing.part("trial"),
+        )
+    last: dict[str, Any] = {"progress": progress, "sharing": sharing.part("last")}
     if chosen.members == (NETWORK,) and choice is not None:
         ranker.strength.fill_(choice.strength)
         if choice.strength > 0:
-            train_network(ranker, examples, chosen, epochs=choice.epochs, generator=generator, progress=progress)
+            train_network(ranker, examples, chosen, epochs=choice.epochs, generator=generator, **last)
         return choice
     epochs = choice.epochs if choice is not None else 0
-    combination = choose_combination(ranker, examples, chosen, epochs=epochs, seed=seed, progress=progress)
+    folds: dict[str, Any] = {"progress": progress, "sharing": sharing.part("folds")}
+    combination = choose_combination(ranker, examples, chosen, epochs=epochs, seed=seed, **folds)
     combination.apply(ranker)
     if combination.choice.strength > 0:
-        train_members(ranker, examples, chosen, epochs=epochs, seed=seed, progress=progress)
+        train_members(ranker, examples, chosen, epochs=epochs, seed=seed, **last)
     return combination.choice
 
 
@@ -153,14 +174,23 @@ def look_at(
     rng: np.random.Generator,
     progress: Progress,
     fit_recall: FitRecall,
+    group: Group = ALONE,
 ) -> Look:
     """Fits recall on the window's past and makes its examples; arguments as of ``fit_ranker``."""
     recall = fit_recall(dataset, window.past, settings, seed, progress)
-    tables = fitted_tables(dataset, window.past, recall, settings, seed)
+    tables = group.agree(lambda: fitted_tables(dataset, window.past, recall, settings, seed))
     liked = settings.ranker.target == "liked" and dataset.has_values
     relevant = is_liked(dataset, window.future) if liked else np.ones(len(window.future), dtype=bool)
     examples = build_examples(
-        dataset, window, recall, tables, relevant, max_users=settings.ranker.max_users, rng=rng, progress=progress
+        dataset,
+        window,
+        recall,
+        tables,
+        relevant,
+        max_users=settings.ranker.max_users,
+        rng=rng,
+        progress=progress,
+        group=group,
     )
     return Look(window, recall, tables, examples)
 

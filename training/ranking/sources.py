@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
+from hashlib import sha256
+from typing import Any
 
 from torch import Tensor
 
@@ -11,7 +14,9 @@ from core.progress import Progress
 from core.settings import Settings
 from training.content.transfer import configured_start
 from training.content.warm import warm_cold_items
-from training.models.fitters import fitter
+from training.continuation import Continuation
+from training.distributed.sharing import UNSHARED, Sharing
+from training.models.fitters import SHARED, fitter
 from training.models.recall_base import RecallModel
 
 SIMILARITY = ("gat", "mf", "spectral")
@@ -45,17 +50,30 @@ class RecallSet:
         return self.models[name].similarity_vectors
 
 
-def fit_recall_set(dataset: Dataset, events: Events, settings: Settings, seed: int, progress: Progress) -> RecallSet:
+def fit_recall_set(
+    dataset: Dataset,
+    events: Events,
+    settings: Settings,
+    seed: int,
+    progress: Progress,
+    sharing: Sharing = UNSHARED,
+) -> RecallSet:
     """The models of ``settings.recall.sources``, all fitted on the same events, as they would be served.
 
     With ``content.enabled`` that means with vectors for their cold items: a ranker that never met such candidates
-    would put them wherever their features happen to point.
+    would put them wherever their features happen to point. Workers share the work of those models that can be shared;
+    the first one does the rest.
     """
     start = configured_start(settings.content)
+    known = sha256(events.user_rows.tobytes() + events.item_rows.tobytes()).hexdigest()[:16]
     models = {}
     for name in settings.recall.sources:
-        model = fitter(name)(dataset, events, settings, seed=seed, progress=progress)
-        models[name] = warm_cold_items(
-            model, dataset, events, settings, seed=seed, start=start, progress=progress
-        ).model
+        more: dict[str, Any] = {}
+        if name in SHARED:
+            checkpoints = sharing.part(f"{name}-{known}").checkpoints
+            more = {"group": sharing.group, "continuation": Continuation(checkpoints=checkpoints)}
+        fit: Any = partial(fitter(name), dataset, events, settings, seed=seed, progress=progress, **more)
+        model = fit() if name in SHARED else sharing.group.agree(fit)
+        warm = partial(warm_cold_items, model, dataset, events, settings, seed=seed, start=start, progress=progress)
+        models[name] = sharing.group.agree(warm).model
     return RecallSet(models)

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import cast
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from core.errors import TrainingError
 from core.progress import SILENT, Progress
 from core.sections import RankerSettings
+from training.distributed.dropout import BatchMasks, over_whole_batches
+from training.distributed.sharing import UNSHARED, Sharing
+from training.distributed.updates import Updates, record_first_steps, shares_of
 from training.loop import check_finite
 from training.models.ranker import Ranker
 from training.models.ranker_members import LinearMember, NetworkMember, Standardiser
 from training.ranking.examples import Batch, Examples
 from training.ranking.scoring import by_base, listwise_loss
+from training.state import TrainingState
 
 LONGEST_GRADIENT = 1.0
 SMALLEST_SCALE = 1e-3
@@ -34,6 +41,7 @@ def train_network(
     progress: Progress = SILENT,
     after_epoch: Callable[[int], None] = lambda epoch: None,
     loss_of: Callable[[Tensor, Batch], Tensor] = listwise_loss,
+    sharing: Sharing = UNSHARED,
 ) -> None:
     """Trains in place with AdamW and a cosine schedule; every user weighs the same.
 
@@ -46,12 +54,13 @@ def train_network(
         member: Which of its members, a network; it learns as if it were alone.
         progress: Where the bar goes.
         after_epoch: Called with the epoch's number from 1, the model in evaluation mode.
-        loss_of: Of scores ``(B, C)`` and their batch.
+        loss_of: Mean over users, of scores ``(B, C)`` and their batch.
+        sharing: Each worker takes its share of the users of every step; ``after_epoch`` is called on all.
 
     Raises:
         TrainingError: The loss is not finite, or no candidate of any user came true.
     """
-    network = cast(NetworkMember, ranker.correction.members[member])
+    network, group, checkpoints = _network(ranker, member), sharing.group, sharing.checkpoints
     batches, base = with_hits(examples), by_base(ranker)
     fit_scale(network.standard, batches)
     optimizer = torch.optim.AdamW(
@@ -62,31 +71,98 @@ def train_network(
     steps = sum(math.ceil(len(batch.rows) / settings.batch_users) for batch in batches)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=max(1, steps * epochs))
     seed = int(torch.randint(2**31, (), generator=generator))
-    with torch.random.fork_rng(devices=[]), progress.bar("ranker", steps * epochs) as bar:
+    curve = f"ranker loss {member}" if member else "ranker loss"
+    generators = {"order": generator, "dropout": torch.default_generator}
+    state = TrainingState(network, optimizer, schedule, generators, curve)
+    accumulate = sharing.train.accumulate
+    masks = BatchMasks() if group.count * accumulate > 1 else None
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng(devices=[]))
         torch.manual_seed(seed)  # dropout has no generator argument
-        for epoch in range(1, epochs + 1):
+        if masks is not None:
+            stack.enter_context(over_whole_batches(network, masks))
+        first = state.restore(checkpoints, progress, group) if checkpoints is not None else 1
+        objective = _Objective(network, loss_of, masks)
+        updates = Updates(objective, optimizer, group, sharing.train, LONGEST_GRADIENT)
+        bar = stack.enter_context(progress.bar("ranker", steps * epochs))
+        for epoch in range(first, epochs + 1):
             network.train()
             total, done = 0.0, 0
-            for batch in _steps(batches, settings.batch_users, generator):
-                optimizer.zero_grad()
-                loss = loss_of(base(batch) + network(batch.candidates), batch)
-                if not torch.isfinite(loss):
+            for batch, users in _steps(batches, settings.batch_users, generator):
+                places = shares_of(len(users), group, accumulate)
+                parts = [_part(batch, users, own, at, base) for at, own in enumerate(places)]
+                loss = updates.step([(part,) for part in parts])
+                if not math.isfinite(loss):
                     raise TrainingError(
                         "the ranker's loss is not finite",
                         where=f"epoch {epoch}",
-                        found=str(loss.item()),
+                        found=str(loss),
                         next_step="lower ranker.learning_rate",
                     )
-                loss.backward()
-                torch.nn.utils.clip_grad_norm_(network.parameters(), LONGEST_GRADIENT)
-                optimizer.step()
                 schedule.step()
-                total, done = total + loss.item(), done + 1
-                bar.advance(1, f"loss {loss.item():.4f}")
-            progress.record(f"ranker loss {member}" if member else "ranker loss", epoch, total / done)
+                total, done = total + loss, done + 1
+                record_first_steps(progress, "ranker", (epoch - 1) * steps + done, loss)
+                bar.advance(1, f"loss {loss:.4f}")
+            updates.settle()
+            mean = updates.mean(total) / done
+            progress.record(curve, epoch, mean)
             network.eval()
             after_epoch(epoch)
+            if checkpoints is not None and group.is_first:
+                state.save(checkpoints, epoch, mean)
     network.eval()
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A share of a step's users.
+
+    Attributes:
+        batch: Theirs.
+        base: ``(B, C)``, what the network corrects.
+        weight: Their share of the step's users.
+        size: The step's users.
+        places: int64, which of them these are.
+        number: From 0 within the worker's share.
+    """
+
+    batch: Batch
+    base: Tensor
+    weight: float
+    size: int
+    places: np.ndarray
+    number: int
+
+
+def _part(batch: Batch, users: Tensor, places: np.ndarray, number: int, base: Callable[[Batch], Tensor]) -> _Part:
+    """The users at ``places`` of a step; where there are none, its first one with weight 0."""
+    weight = len(places) / len(users)
+    if len(places) == 0:
+        places = np.zeros(1, np.int64)
+    own = batch.select(users[torch.from_numpy(places)])
+    return _Part(own, base(own), weight, len(users), places, number)
+
+
+class _Objective(nn.Module):
+    """The loss of a part of a step's users, as its share of the loss of all."""
+
+    def __init__(
+        self, network: NetworkMember, loss_of: Callable[[Tensor, Batch], Tensor], masks: BatchMasks | None
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self._loss_of = loss_of
+        self._masks = masks
+
+    def forward(self, part: _Part) -> tuple[Tensor, Tensor]:
+        if self._masks is not None:
+            self._masks.point_at(part.size, part.places, part.number)
+        loss = self._loss_of(part.base + self.network(part.batch.candidates), part.batch)
+        return loss * part.weight, torch.zeros(())
+
+
+def _network(ranker: Ranker, member: int) -> NetworkMember:
+    return cast(NetworkMember, ranker.correction.members[member])
 
 
 def train_linear(ranker: Ranker, examples: Sequence[Examples], *, member: int) -> None:
@@ -147,12 +223,12 @@ def _with_hits(batch: Batch) -> Batch | None:
     return batch.select(index) if len(index) else None
 
 
-def _steps(batches: Sequence[Batch], size: int, generator: torch.Generator) -> Iterator[Batch]:
-    """Random steps: users shuffled within their padded length, steps shuffled over all lengths."""
+def _steps(batches: Sequence[Batch], size: int, generator: torch.Generator) -> Iterator[tuple[Batch, Tensor]]:
+    """Random steps, each some users of a batch: shuffled within their padded length, steps shuffled over all lengths."""
     plan: list[tuple[int, Tensor]] = []
     for number, batch in enumerate(batches):
         order = torch.randperm(len(batch.rows), generator=generator)
         plan += [(number, part) for part in order.split(size)]
     for place in torch.randperm(len(plan), generator=generator).tolist():
         number, part = plan[place]
-        yield batches[number].select(part)
+        yield batches[number], part
