@@ -116,10 +116,15 @@ def _launch(task: Task, settings: TrainSettings, folder: Path) -> None:
             "workers failed again and again",
             where=f"worker {rank}, logs in {folder}",
             expected=f"at most {settings.restarts} restarts (train.restarts)",
-            found=str(first.message).strip().splitlines()[0],
+            found=_first_line(first.message),
             next_step="the same command with --set train.workers=1 tells more",
         ) from None
     _raise_failure(folder)
+
+
+def _first_line(message: str | dict[str, str]) -> str:
+    text = message["message"] if isinstance(message, dict) else message
+    return text.strip().splitlines()[0]
 
 
 @record
@@ -129,8 +134,9 @@ def _work(task: Task, settings: TrainSettings, folder: Path) -> None:
         return
     device = _use_hardware(settings)
     backend = "gloo" if settings.backend == "gloo" or device == "cpu" else "cpu:gloo,cuda:nccl"
-    dist.init_process_group(backend, timeout=PATIENCE)
-    group, restart = Workers(), int(os.environ["TORCHELASTIC_RESTART_COUNT"])
+    restart = int(os.environ["TORCHELASTIC_RESTART_COUNT"])
+    _meet(backend, restart)
+    group = Workers()
     progress: Progress = Relayed(folder / PROGRESS, restart) if group.is_first else SILENT
     try:
         task(Seat(group, device, folder, progress))
@@ -139,6 +145,17 @@ def _work(task: Task, settings: TrainSettings, folder: Path) -> None:
         raise
     dist.barrier()
     dist.destroy_process_group()
+
+
+def _meet(backend: str, restart: int) -> None:
+    """Opens the process group over the agent's store.
+
+    The agent keeps one store over all restarts (torch 2.13), in which the addresses of killed workers still stand.
+    """
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    store = dist.PrefixStore(f"restart-{restart}", dist.TCPStore(address, port, is_master=False))
+    rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=PATIENCE)
 
 
 def _use_hardware(settings: TrainSettings) -> str:
