@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import multiprocessing
 import os
 import shutil
 import signal
@@ -103,9 +104,10 @@ def _launch(task: Task, settings: TrainSettings, folder: Path) -> None:
         rdzv_endpoint=f"{LOOPBACK}:0",
         local_addr=LOOPBACK,
         max_restarts=settings.restarts,
-        start_method="spawn",
+        start_method="forkserver",
         logs_specs=DefaultLogsSpecs(log_dir=str(folder), redirects=Std.ALL),
     )
+    multiprocessing.set_forkserver_preload(["training.distributed.fits"])  # imported once, not by every worker
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # told by the relay and by errors
     try:
         elastic_launch(config, _work)(task, settings, folder)
