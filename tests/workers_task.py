@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from core.artifacts import load_artifact
 from core.dataset import Dataset, load_dataset
-from core.histories import pad
+from core.histories import PaddedHistories, pad
 from core.progress import Silent
 from core.settings import Settings
 from training.checkpoints import Checkpoints
@@ -119,6 +119,6 @@ class Fit:
             proposed = [part for model in recall.models.values() for part in propose(model, padded, codes)]
             return ranker, ranker(*history, codes, *proposed)[0]
 
-    def _request(self, dataset: Dataset):  # type: ignore[no-untyped-def]
+    def _request(self, dataset: Dataset) -> tuple[PaddedHistories, torch.Tensor]:
         padded = pad(dataset.histories(self.settings.train.fit), dataset.n_items)
         return padded, user_codes(dataset, np.arange(dataset.n_users))

@@ -31,7 +31,7 @@ from core.sections import TrainSettings
 from training.distributed.group import Group, Workers
 from training.distributed.relay import Relayed, shown
 
-PROGRESS, FAILURE = "progress.jsonl", "failure.json"
+PROGRESS, FAILURE, KEEP = "progress.jsonl", "failure.json", "keep"
 PATIENCE = timedelta(days=1)
 """Workers wait this long for the first one, which does alone what cannot be shared. A dead one is noticed at once."""
 LOOPBACK = "localhost"
@@ -86,12 +86,13 @@ def run_workers(task: Task, settings: TrainSettings, var: Path, progress: Progre
         )
     (var / "workers").mkdir(parents=True, exist_ok=True)
     folder = Path(mkdtemp(prefix="fit-", dir=var / "workers"))
-    with shown(folder / PROGRESS, progress), _own_signals():
-        _launch(task, settings, folder)
     try:
+        with shown(folder / PROGRESS, progress), _own_signals():
+            _launch(task, settings, folder)
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if not (folder / KEEP).exists():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _launch(task: Task, settings: TrainSettings, folder: Path) -> None:
@@ -108,11 +109,13 @@ def _launch(task: Task, settings: TrainSettings, folder: Path) -> None:
         logs_specs=DefaultLogsSpecs(log_dir=str(folder), redirects=Std.ALL),
     )
     multiprocessing.set_forkserver_preload(["training.distributed.fits"])  # imported once, not by every worker
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # told by the relay and by errors
+    for name in ("torch.distributed.elastic", "torch.multiprocessing.spawn"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what they say the relay and the errors tell
     try:
         elastic_launch(config, _work)(task, settings, folder)
     except ChildFailedError as error:
         _raise_failure(folder)
+        (folder / KEEP).touch()
         rank, first = error.get_first_failure()
         raise TrainingError(
             "workers failed again and again",
@@ -134,6 +137,8 @@ def _work(task: Task, settings: TrainSettings, folder: Path) -> None:
     """One worker, from start to end; also the first time after a restart."""
     if (folder / FAILURE).exists():  # a restart cannot mend what the task refused
         return
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C reaches all; the process that was asked tells of it
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     device = _use_hardware(settings)
     backend = "gloo" if settings.backend == "gloo" or device == "cpu" else "cpu:gloo,cuda:nccl"
     restart = int(os.environ["TORCHELASTIC_RESTART_COUNT"])
@@ -145,8 +150,15 @@ def _work(task: Task, settings: TrainSettings, folder: Path) -> None:
     except ConchError as error:
         _leave_failure(error, folder)
         raise
-    dist.barrier()
+    group.all_reduce_sum(torch.zeros(1))  # nobody leaves before all are done
     dist.destroy_process_group()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _meet(backend: str, restart: int) -> None:
@@ -186,7 +198,6 @@ def _raise_failure(folder: Path) -> None:
     if not path.exists():
         return
     failure = json.loads(path.read_text(encoding="utf-8"))
-    shutil.rmtree(folder, ignore_errors=True)
     kind: type[ConchError] = getattr(core.errors, failure["kind"])
     raise kind(failure["told"].pop("what"), **failure["told"])
 
