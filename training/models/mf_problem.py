@@ -143,8 +143,8 @@ def rotate_to_eigenbasis(
 
 def gram_of(own: np.ndarray, group: Group = ALONE) -> np.ndarray:
     """``Y' Y`` float64 ``(D, D)`` of a table of which each worker has some rows."""
-    rows = own.astype(np.float64)
-    total: np.ndarray = group.all_reduce_sum(torch.from_numpy(rows.T @ rows)).numpy()
+    gram = own.T.astype(np.float64) @ own.astype(np.float64)
+    total: np.ndarray = group.all_reduce_sum(torch.from_numpy(gram)).numpy()
     return total
 
 

@@ -224,7 +224,7 @@ def _with_hits(batch: Batch) -> Batch | None:
 
 
 def _steps(batches: Sequence[Batch], size: int, generator: torch.Generator) -> Iterator[tuple[Batch, Tensor]]:
-    """Random steps, each some users of a batch: shuffled within their padded length, steps shuffled over all lengths."""
+    """Random steps, each some users of a batch: shuffled within their padded length, steps over all lengths."""
     plan: list[tuple[int, Tensor]] = []
     for number, batch in enumerate(batches):
         order = torch.randperm(len(batch.rows), generator=generator)
