@@ -20,6 +20,8 @@ from core.metrics import hits, ndcg, truth_of
 from core.progress import Silent
 from core.settings import Settings, change_settings
 from tests.workers_task import Fit
+from training.checkpoints import Checkpoints
+from training.continuation import Continuation
 from training.data.stage import build_dataset
 from training.distributed.group import ALONE
 from training.distributed.launch import Seat, run_workers
@@ -190,3 +192,19 @@ def test_train_by_workers_writes_the_artefact_of_one_process(world: World) -> No
     np.testing.assert_allclose(one, two, atol=TOLERANCE)
     assert runs[0].tensors.keys() == runs[1].tensors.keys()
     assert [record.path for record in runs[0].files] == [record.path for record in runs[1].files]
+
+
+def test_workers_go_on_from_an_earlier_network_as_one_process_does(world: World, tmp_path: Path) -> None:
+    earlier = Continuation()
+    train(world.settings, models=("gat",), continuations={"gat": earlier})
+    kept = []
+    for count in (1, 2):
+        rows = np.arange(load_dataset(world.data).n_items)
+        checkpoints = Checkpoints(tmp_path, f"{count} workers")
+        going_on = Continuation(start=dict(earlier.kept), old_rows=rows, checkpoints=checkpoints)
+        train(world.changed(workers=count), models=("gat",), continuations={"gat": going_on})
+        kept.append(going_on.kept)
+        assert checkpoints.newest() is None
+    assert kept[0].keys() == kept[1].keys() == earlier.kept.keys()
+    for name, value in kept[0].items():
+        torch.testing.assert_close(kept[1][name], value, rtol=0, atol=1e-3)
