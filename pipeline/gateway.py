@@ -8,6 +8,7 @@ import os
 from contextlib import ExitStack
 from pathlib import Path
 
+from core.errors import ServerError
 from core.feedback_keys import keys_folder, load_keys
 from core.settings import Settings
 from pipeline.console import Terminal
@@ -22,6 +23,7 @@ from serving.gateway.run import check_settings, run_gateway
 from serving.pointer import pointer_file
 from serving.release import live_repository
 from serving.server import TritonServer
+from serving.statefile import state_file
 
 OPERATOR_FILE = "operator.key"
 
@@ -46,23 +48,30 @@ def serve_gateway(settings: Settings, terminal: Terminal, operator: Operator | N
     interrupt_on_sigterm()  # while Triton starts and stops; in between uvicorn drains
     var = settings.paths.var
     keys = load_keys(settings.feedback.keys or keys_folder(var))
-    shown = _operator_key(settings)
+    shown = f"operator's key in {_operator_key(settings)}" if settings.gateway.operator else "no operator"
     with ExitStack() as stack:
         address, secret, restart = _triton(settings, stack)
         ends = open_ends(settings, stack)
-        retraining = Retraining(settings)
-        stack.callback(retraining.close)
+        operator = operator or _operator(settings, stack)
         wiring = Wiring(
             settings.gateway, address, live_repository(var), pointer_file(var), ends.sink, ends.recent, keys,
             read_keys(key_file(settings)), secret, settings.feedback.token_hours,
-            operator or local_operator(settings, retraining), restart,
+            operator, restart,
         )  # fmt: skip
         terminal.say(
             f"gateway: http://{settings.gateway.host}:{settings.gateway.port}/ before Triton at {address}; "
-            f"operator's key in {shown}; Ctrl-C stops it"
+            f"{shown}; Ctrl-C stops it"
         )
         run_gateway(wiring)
     terminal.say("gateway: stopped")
+
+
+def _operator(settings: Settings, stack: ExitStack) -> Operator:
+    if not settings.gateway.operator:
+        return Operator()
+    retraining = Retraining(settings)
+    stack.callback(retraining.close)
+    return local_operator(settings, retraining)
 
 
 def _operator_key(settings: Settings) -> Path:
@@ -79,12 +88,17 @@ def _operator_key(settings: Settings) -> Path:
 
 def _triton(settings: Settings, stack: ExitStack) -> tuple[str, str, Restart | None]:
     """Address, secret and restart of the server: the one that runs, or one that ends with the gateway."""
-    state = settings.paths.var / "run" / f"triton-{settings.serving.grpc_port}" / "server.json"
+    state = state_file(settings.paths.var, settings.serving)
     try:
         running = json.loads(state.read_bytes())
         os.kill(int(running["pid"]), 0)
         return str(running["grpc"]), str(running["secret"]), None
     except (OSError, ValueError, KeyError):
+        if not settings.gateway.starts_triton:
+            raise ServerError(
+                "no Triton runs", where=str(state), expected="one that another container started",
+                next_step="look at its log; gateway.starts_triton=true starts one here",
+            ) from None  # fmt: skip
         server = TritonServer(settings)
     stack.callback(server.stop)
     server.start()

@@ -44,7 +44,7 @@ def server_arguments(
         f"--http-port={settings.http_port}",
         f"--grpc-address={settings.host}",
         f"--grpc-port={settings.grpc_port}",
-        f"--metrics-address={settings.host}",
+        f"--metrics-address={settings.metrics_host or settings.host}",
         f"--metrics-port={settings.metrics_port}",
         f"--http-restricted-api={RESTRICTED}:{ADMIN_HEADER}={secret}",
         f"--grpc-restricted-protocol={RESTRICTED}:{ADMIN_HEADER}={secret}",

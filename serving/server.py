@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import secrets
 import signal
@@ -25,6 +24,7 @@ from serving.lint import lint_repository
 from serving.live import prepare_start
 from serving.orphans import SHARED_MEMORY, region_prefix, sweep
 from serving.release import live_repository
+from serving.statefile import state_file, write_state
 from serving.wheel import build_backends, check_environment, check_platform, find_server
 
 LOG_LINES_SHOWN = 25
@@ -85,7 +85,7 @@ class TritonServer:
     @property
     def state_file(self) -> Path:
         """JSON with pid, ports and the secret for model control, readable by this user only, while the server runs."""
-        return self._run / "server.json"
+        return state_file(self.settings.paths.var, self._serving)
 
     def start(self) -> None:
         """Starts the server and returns when it has answered a recommendation.
@@ -105,7 +105,7 @@ class TritonServer:
         try:
             with self.log.open("wb") as log:
                 self._process = _spawn(launch, log)
-            self._write_state()
+            write_state(self.settings.paths.var, self._serving, self.pid, self._secret, self._repository)
             self._wait_until_it_answers()
         except BaseException:
             self.stop()
@@ -173,20 +173,6 @@ class TritonServer:
                         found=str(error.strerror),
                         next_step=f"stop what listens there, or choose another with --set serving.{key}=…",
                     ) from None
-
-    def _write_state(self) -> None:
-        self._run.mkdir(parents=True, exist_ok=True)
-        state = {
-            "pid": self.pid,
-            "http": f"{self._serving.host}:{self._serving.http_port}",
-            "grpc": self.address,
-            "metrics": f"{self._serving.host}:{self._serving.metrics_port}",
-            "secret": self._secret,
-            "repository": str(self._repository.resolve()),
-        }
-        handle = os.open(self.state_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            json.dump(state, stream)
 
     def _wait_until_it_answers(self) -> None:
         """Readiness alone proves nothing: a dead python stub says ready. One real answer does."""

@@ -23,6 +23,10 @@ class GatewaySettings(Section):
     tls_certificate: Path | None = None
     tls_key: Path | None = None
     """Both or neither: HTTPS without a proxy in front."""
+    starts_triton: bool = True
+    """Start Triton where none runs. Off where another container runs it: without one the gateway then ends."""
+    operator: bool = True
+    """The operator may retrain and roll back through this gateway. Off where paths.var follows another machine's."""
     cors_origins: tuple[str, ...] = ()
     """Web origins that browsers may call from; none by default."""
     demo: bool = True

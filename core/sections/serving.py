@@ -51,6 +51,8 @@ class ServingSettings(Section):
     http_port: int = Field(8000, ge=1, le=65535)
     grpc_port: int = Field(8001, ge=1, le=65535)
     metrics_port: int = Field(8002, ge=1, le=65535)
+    metrics_host: str = ""
+    """Address of the metrics alone, where Prometheus is on another machine; empty is host."""
     max_k: int = Field(100, ge=1)
     """R, the most items one answer can hold."""
     device: Literal["cpu", "cuda"] = "cpu"

@@ -17,6 +17,13 @@ def test_everything_listens_on_the_configured_host_only() -> None:
         assert f"--{protocol}-port={port}" in command
 
 
+def test_metrics_alone_listen_elsewhere_when_their_host_is_set() -> None:
+    settings = ServingSettings(metrics_host="0.0.0.0")
+    command = wheel_launch(Path("r"), settings, "s", FILES, Path("b"), Path("/lib"), "shm_").command
+    addresses = {part for part in command if "-address=" in part}
+    assert addresses == {"--http-address=127.0.0.1", "--grpc-address=127.0.0.1", "--metrics-address=0.0.0.0"}
+
+
 def test_environment_points_at_this_python() -> None:
     environment = wheel_launch(Path("r"), ServingSettings(), "s", FILES, Path("b"), Path("/lib"), "shm_").environment
     assert environment["LD_LIBRARY_PATH"] == "/lib:/t/libs"

@@ -1,0 +1,135 @@
+"""What runs in the containers of a replica, as processes: Triton as its own process, the probe, the follower."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from core.errors import ArtifactError
+from core.processes import end, free_ports
+from core.sections import PathSettings
+from core.settings import ROOT, Settings
+from pipeline.settings_file import render
+from serving.client import ConchClient
+from serving.control import running_replicas
+from serving.follow import Follower, keep_following
+from serving.orphans import region_prefix
+from serving.pointer import pointer_file, read_pointer
+from serving.publish import Publisher
+from serving.wheel import build_backends, check_environment, find_server
+from tests.sealed_release import seal_release
+from tests.triton.conftest import settings_in
+
+
+def replica_of(settings: Settings, folder: Path) -> Settings:
+    """Settings of a replica with files and ports of its own."""
+    ports = dict(zip(("http_port", "grpc_port", "metrics_port"), free_ports(3), strict=True))
+    return settings.model_copy(
+        update={"paths": PathSettings(var=folder), "serving": settings.serving.model_copy(update=ports)}
+    )
+
+
+def written(settings: Settings, folder: Path) -> Path:
+    file = folder / "conch.toml"
+    file.write_text(render(settings), encoding="utf-8")
+    return file
+
+
+@contextlib.contextmanager
+def container(config: Path, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """`python -m serving.container` where NVIDIA's image has a tritonserver on the path: here it is the wheel's."""
+    files, bin_folder, backends = find_server(), folder / "bin", folder / "backends"
+    bin_folder.mkdir()
+    (bin_folder / "tritonserver").symlink_to(files.binary)
+    build_backends(backends, files)
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")} | {
+        "PATH": f"{bin_folder}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "LD_LIBRARY_PATH": f"{check_environment()}:{files.libraries}",
+    }
+    command = [
+        sys.executable, "-m", "serving.container", "--config", str(config), "--",
+        f"--backend-directory={backends}", f"--backend-config=python,shm-region-prefix-name={region_prefix('c')}",
+    ]  # fmt: skip
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True)
+        try:
+            yield process
+        finally:
+            end(process, 30)
+
+
+def probe(config: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "serving.healthcheck", "--config", str(config), "--seconds", "10"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+
+def until(true: Callable[[], bool], seconds: float = 60) -> None:
+    end_at = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end_at
+        time.sleep(0.2)
+
+
+def test_a_replica_starts_follows_a_canary_a_flip_and_a_rollback(tmp_path: Path) -> None:
+    shared = settings_in(tmp_path / "shared").paths.var
+    settings = replica_of(settings_in(tmp_path), tmp_path / "var")
+    var = settings.paths.var
+    config = written(settings, tmp_path)
+    first, second = seal_release(shared, 1).path, seal_release(shared, 2).path
+    publisher, follower = Publisher(shared, "test"), Follower(var, shared)
+    assert follower.follow() is None  # nothing is live yet
+    publisher.activate(first, reason="first")
+    keep_following(follower, str, once=True)
+
+    with container(config, tmp_path) as process, ConchClient(settings.serving, deadline_seconds=20) as client:
+        until(lambda: process.poll() is not None or probe(config).returncode == 0)
+        assert client.recommend(["u5"])[0].release == "r000001", (tmp_path / "log").read_text()
+        (running,) = running_replicas(var)
+        assert running.address == f"127.0.0.1:{settings.serving.grpc_port}"
+
+        publisher.start_canary(second, weight=0.01, reason="canary")
+        assert client.recommend(["u5"])[0].release == "r000001"
+        outcome = follower.follow()
+        assert outcome is not None
+        assert outcome.complaints == ()
+        pointer, over_there = read_pointer(pointer_file(var)), read_pointer(pointer_file(shared))
+        assert pointer is not None
+        assert over_there is not None
+        assert pointer.model_dump(exclude={"epoch"}) == over_there.model_dump(exclude={"epoch"})
+
+        publisher.move_canary(1, reason="all")
+        follower.follow()
+        assert client.recommend(["u5"])[0].release == "r000002"
+        publisher.rollback(reason="bad")
+        follower.follow()
+        assert client.recommend(["u5"])[0].release == "r000001"
+        assert follower.follow() is None  # it agrees
+
+        process.terminate()  # reaches Triton itself
+        assert process.wait(30) == 0
+    assert probe(config).returncode == 1
+    assert running_replicas(var)[0].address is None
+
+
+def test_a_replica_keeps_what_it_serves_when_a_release_is_damaged_on_the_way(tmp_path: Path) -> None:
+    shared, var = tmp_path / "shared", tmp_path / "var"
+    publisher, follower = Publisher(shared, "test"), Follower(var, shared)
+    publisher.activate(seal_release(shared, 1).path, reason="first")
+    follower.follow()
+    second = seal_release(shared, 2).path
+    publisher.activate(second, reason="second")
+    graph = second / "repository" / "rank" / "2" / "model.onnx"
+    graph.chmod(0o644)
+    graph.write_bytes(graph.read_bytes()[:-8])
+    with pytest.raises(ArtifactError):
+        follower.follow()
+    pointer = read_pointer(pointer_file(var))
+    assert pointer is not None
+    assert pointer.stable == "r000001"
