@@ -1,4 +1,4 @@
-"""The command line of Triton, from typed settings: the server of the wheel, or NVIDIA's container."""
+"""The command line of Triton, from typed settings: an installed server, that of the wheel, or NVIDIA's container."""
 
 from __future__ import annotations
 
@@ -90,6 +90,32 @@ def wheel_launch(
     return Launch(tuple(command), environment)
 
 
+def installed_launch(
+    repository: Path,
+    settings: ServingSettings,
+    secret: str,
+    binary: str,
+    shm_prefix: str,
+    models: Sequence[str] = (),
+) -> Launch:
+    """Starts a tritonserver that is installed here with its backends, as in NVIDIA's image.
+
+    Args:
+        repository: The live model repository.
+        settings: Addresses and ports.
+        secret: For model control.
+        binary: tritonserver.
+        shm_prefix: See ``wheel_launch``.
+        models: Ensembles to load; the aliases when empty.
+    """
+    command = (
+        binary,
+        *server_arguments(repository, str(repository.resolve()), settings, secret, models),
+        f"--backend-config=python,shm-region-prefix-name={shm_prefix}",
+    )
+    return Launch(command, {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")})
+
+
 def container_launch(repository: Path, settings: ServingSettings, secret: str, models: Sequence[str] = ()) -> Launch:
     """Starts NVIDIA's container, whose onnxruntime backend is the C++ one. Docker must be there.
 
@@ -111,6 +137,11 @@ def container_launch(repository: Path, settings: ServingSettings, secret: str, m
         "sh", "-c", 'pip install --quiet pyarrow pydantic && exec "$@"', "sh", *start,
     ]  # fmt: skip
     return Launch(tuple(command), dict(os.environ))
+
+
+def find_installed() -> str | None:
+    """The tritonserver on the path; None where there is none, as on most machines."""
+    return shutil.which("tritonserver")
 
 
 def has_docker() -> bool:

@@ -9,20 +9,17 @@ from __future__ import annotations
 import argparse
 import os
 import secrets
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from core.errors import ConchError, ServerError
 from core.settings import Settings, load_settings
-from serving.command import server_arguments
+from serving.command import find_installed, server_arguments
 from serving.lint import lint_repository
 from serving.live import prepare_start
 from serving.release import live_repository
 from serving.statefile import write_state
-
-BINARY = "tritonserver"
 
 
 def prepare(settings: Settings, more: Sequence[str] = ()) -> list[str]:
@@ -40,7 +37,7 @@ def prepare(settings: Settings, more: Sequence[str] = ()) -> list[str]:
         ServerError: There is no tritonserver on the path.
     """
     var, serving = settings.paths.var, settings.serving
-    binary = shutil.which(BINARY)
+    binary = find_installed()
     if binary is None:
         raise ServerError("there is no tritonserver on the path", next_step="use NVIDIA's image, or `conch serve`")
     models = prepare_start(var)

@@ -19,7 +19,14 @@ from core.errors import ConchError, ServerError
 from core.settings import Settings
 from core.tensors import ENSEMBLE
 from serving.client import ConchClient
-from serving.command import Launch, container_launch, has_docker, wheel_launch
+from serving.command import (
+    Launch,
+    container_launch,
+    find_installed,
+    has_docker,
+    installed_launch,
+    wheel_launch,
+)
 from serving.lint import lint_repository
 from serving.live import prepare_start
 from serving.orphans import SHARED_MEMORY, region_prefix, sweep
@@ -144,6 +151,11 @@ class TritonServer:
         return ConchClient(self._serving)
 
     def _launch(self) -> Launch:
+        installed = find_installed()
+        if installed is not None:
+            return installed_launch(
+                self._repository, self._serving, self._secret, installed, self._shm_prefix, self._models
+            )
         try:
             check_platform()
         except ServerError:

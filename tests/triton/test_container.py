@@ -23,6 +23,7 @@ from serving.follow import Follower, keep_following
 from serving.orphans import region_prefix
 from serving.pointer import pointer_file, read_pointer
 from serving.publish import Publisher
+from serving.server import TritonServer
 from serving.wheel import build_backends, check_environment, find_server
 from tests.sealed_release import seal_release
 from tests.triton.conftest import settings_in
@@ -42,20 +43,28 @@ def written(settings: Settings, folder: Path) -> Path:
     return file
 
 
+def path_with_triton(folder: Path) -> str:
+    """A path with a tritonserver that has its backends, as in NVIDIA's image: here it is the wheel's."""
+    files, programs, backends = find_server(), folder / "bin", folder / "backends"
+    build_backends(backends, files)
+    programs.mkdir()
+    script = programs / "tritonserver"
+    script.write_text(
+        f'#!/bin/sh\nexport LD_LIBRARY_PATH="{check_environment()}:{files.libraries}"\n'
+        f'exec {files.binary} "$@" --backend-directory={backends}\n'
+    )
+    script.chmod(0o755)
+    return f"{programs}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+
+
 @contextlib.contextmanager
 def container(config: Path, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """`python -m serving.container` where NVIDIA's image has a tritonserver on the path: here it is the wheel's."""
-    files, bin_folder, backends = find_server(), folder / "bin", folder / "backends"
-    bin_folder.mkdir()
-    (bin_folder / "tritonserver").symlink_to(files.binary)
-    build_backends(backends, files)
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")} | {
-        "PATH": f"{bin_folder}:{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "LD_LIBRARY_PATH": f"{check_environment()}:{files.libraries}",
-    }
+    """`python -m serving.container`, ended with this context."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    environment["PATH"] = path_with_triton(folder)
     command = [
         sys.executable, "-m", "serving.container", "--config", str(config), "--",
-        f"--backend-directory={backends}", f"--backend-config=python,shm-region-prefix-name={region_prefix('c')}",
+        f"--backend-config=python,shm-region-prefix-name={region_prefix('c')}",
     ]  # fmt: skip
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True)
@@ -116,6 +125,17 @@ def test_a_replica_starts_follows_a_canary_a_flip_and_a_rollback(tmp_path: Path)
         assert process.wait(30) == 0
     assert probe(config).returncode == 1
     assert running_replicas(var)[0].address is None
+
+
+def test_an_installed_server_is_started_before_that_of_the_wheel(
+    tmp_path: Path, installed: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", path_with_triton(tmp_path))
+    with TritonServer(installed, free_ports=True) as server:
+        (command,) = (
+            line for line in Path(f"/proc/{server.pid}/cmdline").read_text().split("\0") if "directory" in line
+        )
+        assert command == f"--backend-directory={tmp_path / 'backends'}"
 
 
 def test_a_replica_keeps_what_it_serves_when_a_release_is_damaged_on_the_way(tmp_path: Path) -> None:
