@@ -10,10 +10,11 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from core.errors import ArtifactError
-from core.processes import end, free_ports
+from core.processes import end, ended, free_ports
 from core.sections import PathSettings
 from core.settings import ROOT, Settings
 from pipeline.settings_file import render
@@ -125,6 +126,31 @@ def test_a_replica_starts_follows_a_canary_a_flip_and_a_rollback(tmp_path: Path)
         assert process.wait(30) == 0
     assert probe(config).returncode == 1
     assert running_replicas(var)[0].address is None
+
+
+def test_a_gateway_beside_it_answers_and_leaves_it_running(tmp_path: Path, installed: Settings) -> None:
+    settings = replica_of(installed, installed.paths.var)
+    (port,) = free_ports(1)
+    change = {"port": port, "starts_triton": False, "operator": False, "drain_seconds": 0.0, "deadline_ms": 5_000.0}
+    gateway = settings.gateway.model_copy(update=change)
+    config = written(settings.model_copy(update={"gateway": gateway}), tmp_path)
+    with container(config, tmp_path) as process, (tmp_path / "gateway.log").open("wb") as log:
+        until(lambda: process.poll() is not None or probe(config).returncode == 0)
+        command = [str(Path(sys.executable).with_name("conch")), "gateway", "--config", str(config)]
+        with ended(subprocess.Popen(command, stdout=log, stderr=log), 30) as beside:
+            url = f"http://127.0.0.1:{port}"
+            until(lambda: beside.poll() is not None or is_ready(url))
+            answer = httpx.post(f"{url}/v1/recommendations", json={"user_id": "u5", "k": 3}, timeout=20).json()
+            assert (answer["degraded"], len(answer["items"])) == (False, 3), (tmp_path / "gateway.log").read_text()
+        assert beside.returncode == 0
+        assert probe(config).returncode == 0
+
+
+def is_ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/health/ready", timeout=5).status_code == 200
+    except httpx.HTTPError:
+        return False
 
 
 def test_an_installed_server_is_started_before_that_of_the_wheel(

@@ -30,10 +30,12 @@ def rules() -> list[dict[str, Any]]:
 
 
 def questions() -> Iterator[str]:
-    """Every expression of rules and panels."""
+    """Every expression of rules, panels and the autoscaler."""
     yield from (rule["expr"] for rule in rules())
     for panel in json.loads(DASHBOARD.read_text(encoding="utf-8"))["panels"]:
         yield from (target["expr"] for target in panel["targets"])
+    for rule in yaml.safe_load((RULES / "adapter.yaml").read_text(encoding="utf-8"))["rules"]["custom"]:
+        yield from (rule["seriesQuery"], rule["metricsQuery"])
 
 
 def exposed(page: str) -> set[str]:

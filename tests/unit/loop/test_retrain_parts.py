@@ -9,14 +9,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-import yaml
 
 from core.artifacts import Artifact
 from core.dataset import load_dataset
 from core.errors import GateError, TrainingError
 from core.feedback_labels import TRAINING_EVENTS
 from core.progress import SILENT
-from core.settings import ROOT, Settings, change_settings
+from core.settings import Settings, change_settings
 from pipeline.loop.challenger import memory_limit
 from pipeline.loop.inputs import Labels, no_labels, prepare_data
 from pipeline.loop.journal import Action, Decision, Journal
@@ -185,10 +184,3 @@ def test_labels_of_another_shape_are_refused(settings: Settings, tmp_path: Path)
     (tmp_path / "x.parquet").write_bytes(b"no parquet")
     with pytest.raises(GateError, match="labels"):
         read_labels(settings, tmp_path / "x.parquet")
-
-
-def test_cron_job_forbids_two_at_once() -> None:
-    spec = yaml.safe_load((ROOT / "deploy" / "cronjob.yaml").read_text())["spec"]
-    assert spec["concurrencyPolicy"] == "Forbid"
-    assert spec["startingDeadlineSeconds"] > 0
-    assert "--once" in spec["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]["command"]
