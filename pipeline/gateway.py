@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from core.errors import ServerError
@@ -50,12 +51,12 @@ def serve_gateway(settings: Settings, terminal: Terminal, operator: Operator | N
     keys = load_keys(settings.feedback.keys or keys_folder(var))
     shown = f"operator's key in {_operator_key(settings)}" if settings.gateway.operator else "no operator"
     with ExitStack() as stack:
-        address, secret, restart = _triton(settings, stack)
+        address, restart = _triton(settings, stack)
         ends = open_ends(settings, stack)
         operator = operator or _operator(settings, stack)
         wiring = Wiring(
             settings.gateway, address, live_repository(var), pointer_file(var), ends.sink, ends.recent, keys,
-            read_keys(key_file(settings)), secret, settings.feedback.token_hours,
+            read_keys(key_file(settings)), partial(_secret, settings), settings.feedback.token_hours,
             operator, restart,
         )  # fmt: skip
         terminal.say(
@@ -86,13 +87,13 @@ def _operator_key(settings: Settings) -> Path:
     return path
 
 
-def _triton(settings: Settings, stack: ExitStack) -> tuple[str, str, Restart | None]:
-    """Address, secret and restart of the server: the one that runs, or one that ends with the gateway."""
+def _triton(settings: Settings, stack: ExitStack) -> tuple[str, Restart | None]:
+    """Address and restart of the server: the one that runs, or one that ends with the gateway."""
     state = state_file(settings.paths.var, settings.serving)
     try:
         running = json.loads(state.read_bytes())
         os.kill(int(running["pid"]), 0)
-        return str(running["grpc"]), str(running["secret"]), None
+        return str(running["grpc"]), None
     except (OSError, ValueError, KeyError):
         if not settings.gateway.starts_triton:
             raise ServerError(
@@ -110,4 +111,12 @@ def _triton(settings: Settings, stack: ExitStack) -> tuple[str, str, Restart | N
     async def restart() -> None:
         await asyncio.to_thread(again)
 
-    return server.address, json.loads(server.state_file.read_bytes())["secret"], restart
+    return server.address, restart
+
+
+def _secret(settings: Settings) -> str:
+    """For model control; "" while no Triton runs."""
+    try:
+        return str(json.loads(state_file(settings.paths.var, settings.serving).read_bytes())["secret"])
+    except (OSError, ValueError, KeyError):
+        return ""

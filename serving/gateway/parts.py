@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,7 +36,7 @@ class Wiring:
     Attributes:
         settings: Its own.
         triton: host:port of gRPC.
-        secret: For model control; "" where it may not heal.
+        secret: Gives the one for model control; "" where it may not heal.
         repository: The live model repository.
         pointer: Path of serving.json.
         sink: Where events and impressions go.
@@ -56,7 +56,7 @@ class Wiring:
     recent: RecentEvents
     feedback_keys: FeedbackKeys
     api_keys: ApiKeys
-    secret: str = ""
+    secret: Callable[[], str] = str
     token_hours: float = 24.0
     operator: Operator = field(default_factory=Operator)
     restart: Restart | None = None

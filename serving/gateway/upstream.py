@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal
@@ -51,10 +52,10 @@ class Upstream:
 
     Args:
         address: host:port of gRPC.
-        secret: For model control; "" where the gateway has none.
+        secret: Gives the one for model control, asked each time: a Triton that was started again has another.
     """
 
-    def __init__(self, address: str, secret: str = "") -> None:
+    def __init__(self, address: str, secret: Callable[[], str] = str) -> None:
         self.address = address
         self._secret = secret
         self._triton = triton_aio.InferenceServerClient(address, channel_args=[*CHANNEL_OPTIONS, *QUICK_RECONNECT])
@@ -88,7 +89,7 @@ class Upstream:
     async def load(self, model: str, seconds: float) -> None:
         """Loads a model again. Raises TritonFault where that fails."""
         try:
-            await self._triton.load_model(model, {GRPC_HEADER: self._secret}, client_timeout=seconds)
+            await self._triton.load_model(model, {GRPC_HEADER: self._secret()}, client_timeout=seconds)
         except (InferenceServerException, OSError) as error:
             raise TritonFault("broken", str(error)) from None
 

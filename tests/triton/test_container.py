@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -24,10 +25,12 @@ from serving.follow import Follower, keep_following
 from serving.orphans import region_prefix
 from serving.pointer import pointer_file, read_pointer
 from serving.publish import Publisher
+from serving.release import live_repository
 from serving.server import TritonServer
 from serving.wheel import build_backends, check_environment, find_server
 from tests.sealed_release import seal_release
 from tests.triton.conftest import settings_in
+from tests.triton.test_server import processes_of
 
 
 def replica_of(settings: Settings, folder: Path) -> Settings:
@@ -149,6 +152,33 @@ def test_a_gateway_beside_it_answers_and_leaves_it_running(tmp_path: Path, insta
             assert (answer["degraded"], len(answer["items"])) == (False, 3), (tmp_path / "gateway.log").read_text()
         assert beside.returncode == 0
         assert probe(config).returncode == 0
+
+
+def test_a_gateway_heals_a_step_of_a_triton_that_was_started_again(tmp_path: Path, installed: Settings) -> None:
+    settings = replica_of(installed, installed.paths.var)
+    (port,) = free_ports(1)
+    change = {"port": port, "starts_triton": False, "operator": False, "drain_seconds": 0.0}
+    config = written(settings.model_copy(update={"gateway": settings.gateway.model_copy(update=change)}), tmp_path)
+    url, repository = f"http://127.0.0.1:{port}", live_repository(settings.paths.var)
+    folders = [tmp_path / "first", tmp_path / "second"]
+    for folder in folders:
+        folder.mkdir()
+    with contextlib.ExitStack() as stack, (tmp_path / "gateway.log").open("wb") as log:
+        with container(config, folders[0]):
+            until(lambda: probe(config).returncode == 0)
+            command = [str(Path(sys.executable).with_name("conch")), "gateway", "--config", str(config)]
+            stack.enter_context(ended(subprocess.Popen(command, stdout=log, stderr=log), 30))
+            until(lambda: is_ready(url))
+        until(lambda: not is_ready(url))
+        process = stack.enter_context(container(config, folders[1]))  # with another secret
+        until(lambda: is_ready(url))
+        stubs = [pid for pid in processes_of(repository / "respond") if pid != process.pid]
+        assert stubs
+        for pid in stubs:
+            os.kill(pid, signal.SIGKILL)
+        until(lambda: not is_ready(url), 20)
+        until(lambda: is_ready(url), 40)
+        assert 'conch_heals_total{outcome="loaded"}' in httpx.get(f"{url}/metrics").text
 
 
 def is_ready(url: str) -> bool:

@@ -63,7 +63,7 @@ async def running(server: TritonServer, folder: Path, settings: GatewaySettings 
     secret = json.loads(server.state_file.read_bytes())["secret"]
     wiring = Wiring(
         settings, server.address, var / "repository", folder / "serving.json", store, store,
-        load_keys(folder / "keys"), read_keys(folder / "api.keys"), secret,
+        load_keys(folder / "keys"), read_keys(folder / "api.keys"), lambda: secret,
     )  # fmt: skip
     app = make_app(wiring)
     transport = httpx.ASGITransport(app)
