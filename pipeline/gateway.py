@@ -16,10 +16,10 @@ from pipeline.console import Terminal
 from pipeline.events import open_ends
 from pipeline.operator import Retraining, local_operator
 from pipeline.serve import interrupt_on_sigterm
+from serving.control import running_replicas
 from serving.gateway.admin import Operator
 from serving.gateway.keys import add_key, read_keys
-from serving.gateway.parts import Wiring
-from serving.gateway.probe import Restart
+from serving.gateway.parts import Triton, Wiring
 from serving.gateway.run import check_settings, run_gateway
 from serving.pointer import pointer_file
 from serving.release import live_repository
@@ -51,17 +51,16 @@ def serve_gateway(settings: Settings, terminal: Terminal, operator: Operator | N
     keys = load_keys(settings.feedback.keys or keys_folder(var))
     shown = f"operator's key in {_operator_key(settings)}" if settings.gateway.operator else "no operator"
     with ExitStack() as stack:
-        address, restart = _triton(settings, stack)
+        tritons = _tritons(settings, stack)
         ends = open_ends(settings, stack)
         operator = operator or _operator(settings, stack)
         wiring = Wiring(
-            settings.gateway, address, live_repository(var), pointer_file(var), ends.sink, ends.recent, keys,
-            read_keys(key_file(settings)), partial(_secret, settings), settings.feedback.token_hours,
-            operator, restart,
+            settings.gateway, tritons, live_repository(var), pointer_file(var), ends.sink, ends.recent, keys,
+            read_keys(key_file(settings)), settings.feedback.token_hours, operator,
         )  # fmt: skip
         terminal.say(
-            f"gateway: http://{settings.gateway.host}:{settings.gateway.port}/ before Triton at {address}; "
-            f"{shown}; Ctrl-C stops it"
+            f"gateway: http://{settings.gateway.host}:{settings.gateway.port}/ before Triton at "
+            f"{', '.join(triton.address for triton in tritons)}; {shown}; Ctrl-C stops it"
         )
         run_gateway(wiring)
     terminal.say("gateway: stopped")
@@ -87,13 +86,26 @@ def _operator_key(settings: Settings) -> Path:
     return path
 
 
-def _triton(settings: Settings, stack: ExitStack) -> tuple[str, Restart | None]:
-    """Address and restart of the server: the one that runs, or one that ends with the gateway."""
+def _tritons(settings: Settings, stack: ExitStack) -> tuple[Triton, ...]:
+    """The server that the settings name, then all others on the live repository, then those of other machines."""
+    var = settings.paths.var
+    first = _triton(settings, stack)
+    others = []
+    for replica in running_replicas(var):
+        if replica.address not in (None, first.address):
+            port = int(str(replica.address).rpartition(":")[2])
+            state = state_file(var, settings.serving.model_copy(update={"grpc_port": port}))
+            others.append(Triton(str(replica.address), partial(_secret, state)))
+    return (first, *others, *(Triton(address) for address in settings.gateway.replicas))
+
+
+def _triton(settings: Settings, stack: ExitStack) -> Triton:
+    """The one that runs, or one that ends with the gateway."""
     state = state_file(settings.paths.var, settings.serving)
     try:
         running = json.loads(state.read_bytes())
         os.kill(int(running["pid"]), 0)
-        return str(running["grpc"]), None
+        return Triton(str(running["grpc"]), partial(_secret, state))
     except (OSError, ValueError, KeyError):
         if not settings.gateway.starts_triton:
             raise ServerError(
@@ -111,12 +123,12 @@ def _triton(settings: Settings, stack: ExitStack) -> tuple[str, Restart | None]:
     async def restart() -> None:
         await asyncio.to_thread(again)
 
-    return server.address, restart
+    return Triton(server.address, partial(_secret, state), restart)
 
 
-def _secret(settings: Settings) -> str:
-    """For model control; "" while no Triton runs."""
+def _secret(state: Path) -> str:
+    """For model control; "" while the server does not run. Read each time: a server that starts again has a new one."""
     try:
-        return str(json.loads(state_file(settings.paths.var, settings.serving).read_bytes())["secret"])
+        return str(json.loads(state.read_bytes())["secret"])
     except (OSError, ValueError, KeyError):
         return ""

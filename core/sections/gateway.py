@@ -41,12 +41,15 @@ class GatewaySettings(Section):
     """Per key, or per address where there is no key."""
     burst: float = Field(1_000.0, ge=1)
     """Requests that may come at once."""
+    replicas: tuple[str, ...] = ()
+    """host:port of gRPC of further Tritons on other machines that serve the same releases. Those of this machine on the
+    live repository (`conch serve` with other ports) are found by themselves when the gateway starts."""
     max_active: int = Field(32, ge=1)
     """Recommendations and batches of events under way at once, in whatever state; more get 503 at once."""
     deadline_ms: float = Field(400.0, gt=0)
     """How long Triton may take, waiting for a place included; then popularity answers."""
     max_in_flight: int = Field(16, ge=1)
-    """Requests inside Triton at once: its own queue has no limit."""
+    """Requests inside each Triton at once: its own queue has no limit."""
     max_waiting: int = Field(16, ge=0)
     """Requests that wait for a place; more get popularity at once."""
     wait_ms: float = Field(100.0, ge=0)

@@ -53,8 +53,8 @@ async def facts(request: Request) -> dict[str, Any]:
         "canary": None if pointer is None else pointer.canary,
         "weight": 0 if pointer is None else pointer.weight,
         "items": 0 if view is None else view.info.n_items,
-        "ready": gateway.probe.healthy,
-        "breaker": gateway.recommender.breaker.state,
+        "ready": gateway.replicas.healthy,
+        "breaker": "closed" if gateway.replicas.is_open else "open",
         "in_triton": gateway.recommender.places.inside,
         "waiting": gateway.recommender.places.waiting,
         "wired": gateway.wiring.operator.wired(),
@@ -96,8 +96,8 @@ async def status(request: Request) -> Response:
     more = {} if gateway.wiring.operator.status is None else await _called(gateway.wiring.operator.status)
     own = {
         "pointer": None if pointer is None else pointer.model_dump(mode="json"),
-        "healthy": gateway.probe.healthy,
-        "breaker": gateway.recommender.breaker.state,
+        "healthy": gateway.replicas.healthy,
+        "breaker": "closed" if gateway.replicas.is_open else "open",
         "online": gateway.metrics.online.table(),
     }
     return JSONResponse({**more, **own})

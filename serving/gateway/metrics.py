@@ -28,13 +28,14 @@ class Metrics:
         self.stages = Histogram("conch_stage_seconds", "Time of a stage.", ["stage"], buckets=BUCKETS, **made)
         self.answers = Counter("conch_answers", "Slates.", ["release", "arm", "degraded"], **made)
         self.faults = Counter("conch_triton_faults", "Triton did not answer.", ["kind"], **made)
-        self.breaker = Gauge("conch_breaker_open", "1 while Triton is left alone.", **made)
+        self.breaker = Gauge("conch_breaker_open", "1 while every Triton is left alone.", **made)
         self.inside = Gauge("conch_requests_in_triton", "Requests inside Triton.", **made)
         self.waiting = Gauge("conch_requests_waiting", "Requests that wait for a place.", **made)
         self.shed = Counter("conch_shed", "Requests turned away, by what they got.", ["answer"], **made)
         for answer in ("popularity", "503"):
             self.shed.labels(answer)  # there before the first, so that a rate sees it
-        self.ready = Gauge("conch_ready", "1 while the probe gets answers.", **made)
+        self.ready = Gauge("conch_ready", "1 while a probe gets answers.", **made)
+        self.replica_ready = Gauge("conch_replica_ready", "1 while its probe gets answers.", ["replica"], **made)
         self.heals = Counter("conch_heals", "Dead python steps loaded again, by outcome.", ["outcome"], **made)
         self.restarts = Counter("conch_triton_restarts", "Restarts of Triton that the probe asked for.", **made)
         self.impressions = Counter("conch_impressions", "Impressions by fate.", ["fate"], **made)

@@ -16,6 +16,7 @@ from core.tensors import ENSEMBLE
 from serving.gateway.admin import Operator
 from serving.gateway.catalogue import Views
 from serving.gateway.events import EventIntake
+from serving.gateway.guard import Breaker
 from serving.gateway.impressions import ImpressionLog
 from serving.gateway.keys import ApiKeys, RateLimit
 from serving.gateway.metrics import Metrics
@@ -23,10 +24,26 @@ from serving.gateway.probe import Probe, Restart
 from serving.gateway.problems import Problem
 from serving.gateway.recent import RecentReader
 from serving.gateway.recommender import Parts, Recommender
+from serving.gateway.replicas import Member, Replicas
 from serving.gateway.upstream import Upstream
 from serving.pointer import PointerReader, model_of
 
 FLUSH_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Triton:
+    """A server.
+
+    Attributes:
+        address: host:port of gRPC.
+        secret: Gives the one for model control; "" where it may not be healed.
+        restart: Restarts it; None where the gateway may not.
+    """
+
+    address: str
+    secret: Callable[[], str] = str
+    restart: Restart | None = None
 
 
 @dataclass(frozen=True)
@@ -35,8 +52,7 @@ class Wiring:
 
     Attributes:
         settings: Its own.
-        triton: host:port of gRPC.
-        secret: Gives the one for model control; "" where it may not heal.
+        tritons: Servers of the same releases; at least one.
         repository: The live model repository.
         pointer: Path of serving.json.
         sink: Where events and impressions go.
@@ -45,21 +61,18 @@ class Wiring:
         api_keys: Who may ask.
         token_hours: How long an answer's token lives.
         operator: What the operator may do.
-        restart: Restarts Triton.
     """
 
     settings: GatewaySettings
-    triton: str
+    tritons: tuple[Triton, ...]
     repository: Path
     pointer: Path
     sink: EventSink
     recent: RecentEvents
     feedback_keys: FeedbackKeys
     api_keys: ApiKeys
-    secret: Callable[[], str] = str
     token_hours: float = 24.0
     operator: Operator = field(default_factory=Operator)
-    restart: Restart | None = None
 
 
 class Gateway:
@@ -104,30 +117,30 @@ class Gateway:
 
     async def __aenter__(self) -> Gateway:
         wiring, settings = self.wiring, self.settings
-        self.upstream = Upstream(wiring.triton, wiring.secret)
+        self.replicas = Replicas([self._member(triton) for triton in wiring.tritons], self.metrics)
         self.recent = RecentReader(wiring.recent, settings.recent_events, settings.recent_ms / 1000)
         self.impressions = ImpressionLog(wiring.sink, self.metrics, settings.impressions_waiting)
         self.events = EventIntake(wiring.sink, wiring.feedback_keys, self.metrics, settings.events_waiting)
         parts = Parts(
-            self.upstream, self.views, self.pointer, self.recent, self.impressions, self.metrics,
+            self.replicas, self.views, self.pointer, self.recent, self.impressions, self.metrics,
             wiring.feedback_keys, wiring.token_hours * 3600,
         )  # fmt: skip
         self.recommender = Recommender(parts, settings)
-        self.probe = Probe(
-            self.upstream, self.stable_model, wiring.repository, self.recommender.breaker, self.metrics, settings,
-            wiring.restart,
-        )  # fmt: skip
-        await self.probe.once()
-        self._probing = asyncio.create_task(self.probe.run())
+        await self.replicas.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._probing.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._probing
         await self.recommender.close()
         await self.events.close()
         await asyncio.to_thread(self.impressions.close, FLUSH_SECONDS)
         self.recent.close()
-        await self.upstream.close()
+        await self.replicas.close()
         self.views.close()
+
+    def _member(self, triton: Triton) -> Member:
+        upstream = Upstream(triton.address, triton.secret)
+        breaker = Breaker(self.settings.breaker_failures, self.settings.breaker_seconds, time.monotonic)
+        probe = Probe(
+            upstream, self.stable_model, self.wiring.repository, breaker, self.metrics, self.settings, triton.restart
+        )
+        return Member(upstream, breaker, probe)

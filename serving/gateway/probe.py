@@ -94,8 +94,6 @@ class Probe:
         else:
             self.healthy, self.failures, self.last_fault, self.seen_at = True, 0, None, time.monotonic()
             self._breaker.succeeded()
-            self._metrics.ready.set(1)
-            self._metrics.breaker.set(0)
 
     def _failed(self, fault: TritonFault) -> None:
         self.failures += 1
@@ -105,9 +103,7 @@ class Probe:
             if self.healthy:
                 log.warning("triton does not answer: %s", fault)
             self.healthy = False
-            self._metrics.ready.set(0)
             self._breaker.trip()
-            self._metrics.breaker.set(1)
 
     async def _heal(self, fault: TritonFault) -> None:
         if time.monotonic() - self._healed_at < BETWEEN_HEALS_S:

@@ -18,13 +18,14 @@ from core.sections import GatewaySettings
 from core.tensors import ENSEMBLE
 from serving.gateway.catalogue import ReleaseView, Views, events_until_ms
 from serving.gateway.explore import NOTHING, draw_slate, policy_for, propensities
-from serving.gateway.guard import Breaker, Places
+from serving.gateway.guard import Places
 from serving.gateway.impressions import ImpressionLog
 from serving.gateway.metrics import Metrics, Shown
 from serving.gateway.problems import Problem
 from serving.gateway.recent import Overlay, RecentReader
+from serving.gateway.replicas import Replicas
 from serving.gateway.trace import note
-from serving.gateway.upstream import TritonFault, Upstream
+from serving.gateway.upstream import TritonFault
 from serving.gateway.wire import MOST_K, ItemOut, ReasonOut, RecommendationAnswer, RecommendationRequest
 from serving.messages import RecommendedItem, Request, make_request
 from serving.pointer import PointerReader, bucket_of, model_of
@@ -57,7 +58,7 @@ class Route:
 class Parts:
     """What a recommender works with."""
 
-    upstream: Upstream
+    replicas: Replicas
     views: Views
     pointer: PointerReader
     recent: RecentReader
@@ -74,8 +75,7 @@ class Recommender:
 
     def __init__(self, parts: Parts, settings: GatewaySettings) -> None:
         self.parts, self._settings = parts, settings
-        self.places = Places(settings.max_in_flight, settings.max_waiting)
-        self.breaker = Breaker(settings.breaker_failures, settings.breaker_seconds, time.monotonic)
+        self.places = Places(settings.max_in_flight * len(parts.replicas.members), settings.max_waiting)
         self._shadows: set[asyncio.Task[None]] = set()
 
     async def answer(self, asked: RecommendationRequest) -> RecommendationAnswer:
@@ -232,11 +232,8 @@ class Recommender:
     async def _from_triton(
         self, model: str, request: Request, started: float, stages: dict[str, float]
     ) -> list[RecommendedItem]:
-        """Asks Triton, within the deadline, a place and the breaker allowing."""
+        """Asks a Triton, within the deadline, a place allowing."""
         metrics, deadline = self.parts.metrics, self._settings.deadline_ms / 1000
-        if not self.breaker.lets_pass():
-            metrics.faults.labels("open").inc()
-            raise TritonFault("down", "the breaker is open")
         begun = time.perf_counter()
         left = deadline - (begun - started)
         if not await self.places.enter(min(left, self._settings.wait_ms / 1000)):
@@ -247,22 +244,14 @@ class Recommender:
             stages["wait"] = _ms(begun)
             asked = time.perf_counter()
             try:
-                answer = await self.parts.upstream.ask(model, request, deadline - (asked - started))
+                answer = await self.parts.replicas.ask(model, request, deadline - (asked - started))
             except RequestError as error:
-                self.breaker.succeeded()
                 raise Problem(422, error.what) from None
-            except TritonFault as error:
-                metrics.faults.labels(error.kind).inc()
-                if error.kind != "missing":
-                    self.breaker.failed()
-                raise
             finally:
                 stages["triton"] = _ms(asked)
-            self.breaker.succeeded()
             return list(answer.items)
         finally:
             self.places.leave()
-            metrics.breaker.set(self.breaker.state != "closed")
 
     def _log(
         self, answer: RecommendationAnswer, route: Route, asked: RecommendationRequest, policy: Exploration,
@@ -317,7 +306,7 @@ class Recommender:
 
         async def ask() -> None:
             try:
-                await self.parts.upstream.ask(model, request, self._settings.deadline_ms / 1000)
+                await self.parts.replicas.ask(model, request, self._settings.deadline_ms / 1000)
                 fates.labels("answered").inc()
             except (TritonFault, RequestError):
                 fates.labels("failed").inc()

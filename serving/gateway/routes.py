@@ -82,10 +82,10 @@ async def live() -> dict[str, str]:
 async def ready(request: Request) -> Response:
     """200 where the release's ensemble is loaded and the last probe, a real inference, was answered; else 503."""
     gateway = gateway_of(request)
-    probe, model = gateway.probe, gateway.stable_model()
-    loaded = model is not None and probe.healthy and await gateway.upstream.is_ready(model, READY_SECONDS)
-    good = loaded and probe.healthy and not gateway.draining
-    fault = None if good else ("draining" if gateway.draining else probe.last_fault or "not loaded")
+    replicas, model = gateway.replicas, gateway.stable_model()
+    loaded = model is not None and await replicas.is_ready(model, READY_SECONDS)
+    good = loaded and replicas.healthy and not gateway.draining
+    fault = None if good else ("draining" if gateway.draining else replicas.last_fault or "not loaded")
     body = {"status": "ready" if good else "not ready", "model": model, "fault": fault}
     return JSONResponse(body, 200 if good else 503)
 

@@ -20,7 +20,7 @@ from serving.activate import install_release
 from serving.gateway.app import make_app
 from serving.gateway.explore import replay
 from serving.gateway.keys import add_key, read_keys
-from serving.gateway.parts import Gateway, Wiring
+from serving.gateway.parts import Gateway, Triton, Wiring
 from serving.server import TritonServer
 from tests.gateway_store import MemoryStore
 from tests.triton.conftest import settings_in
@@ -62,8 +62,8 @@ async def running(server: TritonServer, folder: Path, settings: GatewaySettings 
     key = add_key(folder / "api.keys", "operator", ("recommend", "events", "operator"))
     secret = json.loads(server.state_file.read_bytes())["secret"]
     wiring = Wiring(
-        settings, server.address, var / "repository", folder / "serving.json", store, store,
-        load_keys(folder / "keys"), read_keys(folder / "api.keys"), lambda: secret,
+        settings, (Triton(server.address, lambda: secret),), var / "repository", folder / "serving.json", store, store,
+        load_keys(folder / "keys"), read_keys(folder / "api.keys"),
     )  # fmt: skip
     app = make_app(wiring)
     transport = httpx.ASGITransport(app)
@@ -213,12 +213,12 @@ def test_dead_stub_is_noticed_within_two_seconds_answered_by_popularity_and_heal
         assert stubs
         for pid in stubs:
             os.kill(pid, signal.SIGKILL)
-        noticed = await until(lambda: not game.gateway.probe.healthy, 2.0)
+        noticed = await until(lambda: not game.gateway.replicas.healthy, 2.0)
         answer = await game.ask("u5")
         assert noticed <= 2.0
         assert (answer["degraded"], answer["arm"]) == (True, "fallback")
         assert len(answer["items"]) == 5
-        await until(lambda: game.gateway.probe.healthy, 20)
+        await until(lambda: game.gateway.replicas.healthy, 20)
         assert not (await game.ask("u5"))["degraded"]
 
     with server:
@@ -242,7 +242,7 @@ def test_stopped_and_killed_triton_are_answered_by_popularity(tmp_path: Path, re
             assert (await game.client.get("/health/ready")).status_code == 503
         finally:
             os.kill(server.pid, signal.SIGCONT)
-        await until(lambda: game.gateway.probe.healthy, 10)
+        await until(lambda: game.gateway.replicas.healthy, 10)
         patience = time.perf_counter() + 15
         while (await game.ask("u5"))["degraded"]:  # what waited in the stopped server comes first
             assert time.perf_counter() < patience
