@@ -126,6 +126,11 @@ class EventStore:
                 (json.dumps(places),),
             ).fetchall()
 
+    def forgotten(self) -> frozenset[str]:
+        """Pseudonyms of everybody who was ever deleted."""
+        with closing(self._inbox.reader()) as database:
+            return frozenset(row for (row,) in database.execute("SELECT user_ref FROM forgotten"))
+
     def counts(self) -> dict[str, int]:
         """Events by where they are: sealed, in the inbox, in quarantine by reason."""
         with closing(self._inbox.reader()) as database:

@@ -28,12 +28,14 @@ class Labels:
         manifest: Hash of the dataset of feedback that it was read from.
         facts: What the store counted beside the labels.
         places: What was shown, see ``core.feedback_labels.SHOWN_PLACES``.
+        forgotten: Users of the base data who asked to be deleted.
     """
 
     table: pa.Table
     manifest: str = NO_MANIFEST
     facts: DataFacts = field(default_factory=lambda: DataFacts(0))
     places: pa.Table = field(default_factory=SHOWN_PLACES.empty_table)
+    forgotten: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         return len(self.table)
@@ -48,18 +50,22 @@ def prepare_data(settings: Settings, base: Artifact, labels: Labels) -> Settings
     """Writes base events and labels as one table; gives back settings whose data it is.
 
     The order is by time, then by ids: shuffled or repeated labels give the same bytes. Attributes stay those of the
-    base data.
+    base data. Nothing that the base data holds of a forgotten user goes on, event or attribute; what they did since
+    does.
 
     Args:
         settings: Of the loop.
         base: The dataset artefact that the first release was made from.
         labels: Later events.
     """
-    identity = hashlib.sha256(f"{base.manifest.digest()} {labels.manifest} {_digest(labels.table)}".encode())
+    gone = sorted(labels.forgotten)
+    parts = (base.manifest.digest(), labels.manifest, _digest(labels.table), *([repr(gone)] if gone else []))
+    identity = hashlib.sha256(" ".join(parts).encode())
     folder = settings.paths.var / "loop" / "data" / identity.hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "events.parquet"
-    table = pa.concat_tables([_base_events(base), labels.table.select(TRAINING_EVENTS.names).cast(TRAINING_EVENTS)])
+    kept = _without(_base_events(base), gone)
+    table = pa.concat_tables([kept, labels.table.select(TRAINING_EVENTS.names).cast(TRAINING_EVENTS)])
     order = [(name, "ascending") for name in ("timestamp", "user_id", "item_id", "event")]
     table = table.sort_by(order).group_by(table.column_names, use_threads=False).aggregate([])
     if not any(table["event"].to_pylist()):
@@ -67,10 +73,16 @@ def prepare_data(settings: Settings, base: Artifact, labels: Labels) -> Settings
     temporary = file.with_suffix(".tmp")
     pq.write_table(table.sort_by(order[: 3 if "event" not in table.column_names else 4]), temporary)
     temporary.rename(file)
-    sides = {}
-    for noun in ("users", "items"):
-        sides[f"data.{noun}"] = base.file(f"{noun}.parquet")
+    users = base.file("users.parquet")
+    if gone:
+        users = folder / "users.parquet"
+        pq.write_table(_without(pq.read_table(base.file("users.parquet")), gone), users)
+    sides = {"data.users": users, "data.items": base.file("items.parquet")}
     return change_settings(settings, {"data.source": "files", "data.events": file, **sides})
+
+
+def _without(table: pa.Table, gone: list[str]) -> pa.Table:
+    return table.filter(pc.invert(pc.is_in(table["user_id"], pa.array(gone, pa.string())))) if gone else table
 
 
 def _base_events(base: Artifact) -> pa.Table:

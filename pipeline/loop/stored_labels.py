@@ -6,6 +6,7 @@ Only the holder of the key can do that. Others stay pseudonyms, and the gateway 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import pyarrow as pa
 
@@ -34,17 +35,34 @@ def stored_labels(settings: Settings, known_users: Iterable[str], fresh: bool = 
     found = sealed_labels(settings, fresh)
     if found is None:
         return no_labels()
-    labels, content, quarantined = found
     key = feedback_keys(settings).pseudonym
     known = {user_ref(user_id, key): user_id for user_id in known_users}
-    table = labels.events
+    labels, table = found.labels, found.labels.events
     users = pa.array([known.get(ref, ref) for ref in table["user_id"].to_pylist()], pa.string())
     table = table.set_column(0, table.schema.field("user_id"), users)
-    return Labels(table, content, store_facts(labels, quarantined), labels.places)
+    forgotten = frozenset(known[reference] for reference in found.forgotten if reference in known)
+    return Labels(table, found.content, store_facts(labels, found.quarantined), labels.places, forgotten)
 
 
-def sealed_labels(settings: Settings, fresh: bool = True) -> tuple[FeedbackLabels, str, int] | None:
-    """Labels by pseudonym, hash of the dataset that they come from, events in quarantine; None without a store."""
+@dataclass(frozen=True)
+class SealedLabels:
+    """What a store gives.
+
+    Attributes:
+        labels: By pseudonym.
+        content: Hash of the dataset that they come from.
+        quarantined: Events in quarantine.
+        forgotten: Pseudonyms of deleted users.
+    """
+
+    labels: FeedbackLabels
+    content: str
+    quarantined: int
+    forgotten: frozenset[str]
+
+
+def sealed_labels(settings: Settings, fresh: bool = True) -> SealedLabels | None:
+    """Labels of what is sealed; None without a store."""
     folder = store_folder(settings.paths.var)
     if not folder.is_dir():
         return None
@@ -54,7 +72,7 @@ def sealed_labels(settings: Settings, fresh: bool = True) -> tuple[FeedbackLabel
         else:
             store.seal_if_due()
         snapshot = store.snapshot()
-        quarantined = sum(store.refused().values())
+        quarantined, forgotten = sum(store.refused().values()), store.forgotten()
     if fresh:
         snapshot.save(folder)
-    return label(folder, snapshot, settings.labels), snapshot.content, quarantined
+    return SealedLabels(label(folder, snapshot, settings.labels), snapshot.content, quarantined, forgotten)

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from core.artifacts import Artifact
-from core.dataset import load_dataset
+from core.dataset import Dataset, load_dataset
 from core.errors import GateError, TrainingError
 from core.feedback_labels import TRAINING_EVENTS
 from core.progress import SILENT
@@ -24,6 +26,7 @@ from pipeline.loop.lease import Lease
 from pipeline.loop.retrain import Run, modes, retrain
 from pipeline.loop.schedule import LEASE_NAME, Fenced, tick
 from training.data.stage import build_dataset
+from training.models.mf import fit_mf
 
 SMALL = {
     "data.source": "synthetic",
@@ -65,6 +68,31 @@ def test_new_users_and_items_enter_the_dataset(settings: Settings) -> None:
     new = load_dataset(build_dataset(prepare_data(settings, base, labels(20))))
     assert (new.n_users, new.n_items) == (old.n_users + 5, old.n_items + 20)
     assert len(new.events) == len(old.events) + 20
+
+
+def test_model_trained_after_a_deletion_is_the_one_that_never_saw_the_user(settings: Settings, tmp_path: Path) -> None:
+    base = build_dataset(settings)
+    gone = str(load_dataset(base).users.ids[3])
+    chosen = change_settings(settings, {"train.threads": 1, "mf.epochs": 3, "mf.dimension": 8, "train.fit": ("train",)})
+
+    def vectors(labels: Labels) -> tuple[Dataset, np.ndarray]:
+        dataset = load_dataset(build_dataset(prepare_data(chosen, base, labels)))
+        model = fit_mf(dataset, dataset.events.of_splits(("train",)), chosen, seed=0)
+        return dataset, model.item_vectors.numpy()
+
+    forgotten = Labels(no_labels().table, forgotten=frozenset({gone}))
+    dataset, without = vectors(forgotten)
+    assert gone not in dataset.users.ids
+    sources = {"events": prepare_data(chosen, base, no_labels()).data.events, "users": base.file("users.parquet")}
+    files: dict[str, object] = {"data.source": "files", "data.items": base.file("items.parquet")}
+    for name, source in sources.items():
+        table, files[f"data.{name}"] = pq.read_table(str(source)), tmp_path / f"{name}-without.parquet"
+        pq.write_table(table.filter(pc.not_equal(table["user_id"], gone)), files[f"data.{name}"])
+    fresh = load_dataset(build_dataset(change_settings(chosen, {**files, "paths.var": tmp_path / "other"})))
+    np.testing.assert_array_equal(
+        without, fit_mf(fresh, fresh.events.of_splits(("train",)), chosen, seed=0).item_vectors.numpy()
+    )
+    assert not np.array_equal(vectors(no_labels())[1], without), "the user did leave traces before"
 
 
 class Nothing:

@@ -145,6 +145,16 @@ def test_deleted_user_has_no_labels(world: World) -> None:
     assert world.labels() == []
 
 
+def test_deleted_user_of_the_base_data_is_forgotten_there_too_and_what_follows_counts(world: World) -> None:
+    reference = user_ref("ann", world.keys.pseudonym)
+    world.store.append([Feedback(event_id="gone", type="delete_user", user_ref=reference, event_time_ms=1)])
+    assert stored_labels(world.settings, ["ann", "bob"]).forgotten == {"ann"}
+    assert stored_labels(world.settings, ["ann", "bob"]).forgotten == {"ann"}, "after the segments were cleared too"
+    world.show("r2", "ann")
+    assert world.tell("e9", request="r2") == "stored"
+    assert world.labels(("ann", "bob")) == [("ann", "b", "click")]
+
+
 def test_same_events_give_the_same_manifest_and_others_do_not(world: World) -> None:
     world.tell("e1")
     first = stored_labels(world.settings, ["ann"]).manifest
