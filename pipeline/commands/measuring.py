@@ -45,6 +45,14 @@ def evaluate(
 
 
 @app.command()
+def privacy(config: ConfigOption = None, set_: SetOption = None) -> None:
+    """Attack the recall models: can somebody tell whose events they learned from? For the report."""
+    from pipeline.privacy import measure_privacy
+
+    measure_privacy(settings_from(config, set_), Terminal())
+
+
+@app.command()
 def report(
     out: Annotated[
         Path | None, typer.Option(help="HTML file to write; report.html under paths.var by default.")

@@ -22,6 +22,7 @@ from feedback.store import store_folder
 from pipeline.evaluation import check_split
 from pipeline.events import open_store
 from pipeline.measure import evaluate
+from pipeline.privacy import privacy_file
 from pipeline.question import Question, held_out
 from pipeline.report.calibration import Reliability, calibrate_probabilities, reliability
 from pipeline.tradeoff import measure_tradeoff
@@ -45,6 +46,7 @@ class ReportData:
         reliability: Of the pipeline's probabilities; None where too few users have an answer.
         tradeoff: What variety costs, see ``pipeline.tradeoff``; None where the release keeps no vectors.
         ratings: What ``conch evaluate --ratings`` wrote last; None where it was not run.
+        privacy: What ``conch privacy`` wrote last; None where it was not run.
         online: What users made of each release in the last week; empty without an event store.
     """
 
@@ -54,6 +56,7 @@ class ReportData:
     reliability: Reliability | None
     tradeoff: dict[str, Any] | None
     ratings: dict[str, Any] | None
+    privacy: dict[str, Any] | None
     online: tuple[OnlineMetrics, ...]
 
     @property
@@ -93,7 +96,8 @@ def collect(settings: Settings, split: str, progress: Progress = SILENT) -> Repo
         }  # fmt: skip
         trust = _reliability(pipeline, dataset, held_out(dataset, fit, split))
         variety = _tradeoff(pipeline, dataset, fit, split, settings)
-    return ReportData(release, (*lineage, graphs), evaluations, trust, variety, _ratings(var), _online(settings))
+    measured = (_read(var / "reports" / "ratings" / "ratings.json"), _read(privacy_file(var)))
+    return ReportData(release, (*lineage, graphs), evaluations, trust, variety, *measured, _online(settings))
 
 
 def parity_of(graphs: Artifact) -> list[dict[str, Any]]:
@@ -110,8 +114,7 @@ def _online(settings: Settings) -> tuple[OnlineMetrics, ...]:
         return tuple(store.online(since_ms, settings.labels))
 
 
-def _ratings(var: Path) -> dict[str, Any] | None:
-    path = var / "reports" / "ratings" / "ratings.json"
+def _read(path: Path) -> dict[str, Any] | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 

@@ -54,6 +54,8 @@ def all_parts(data: ReportData) -> list[Part]:
         parts.append(_tradeoff(data.tradeoff))
     if data.ratings is not None:
         parts.append(_ratings(data.ratings))
+    if data.privacy is not None:
+        parts.append(_privacy(data.privacy))
     if data.online:
         parts.append(_online(data.online))
     return [*parts, _parity(data), _lineage(data)]
@@ -242,6 +244,29 @@ def _ratings(report: dict[str, Any]) -> Part:
             line_chart({"liked": points}, "predicted probability", "share that was liked", diagonal=True),
         ),
         (Table(("model", *names), rows),),
+    )
+
+
+def _privacy(report: dict[str, Any]) -> Part:
+    found = report["membership"]
+    half = [(one["high"] - one["low"]) / 2 for one in found.values()]
+    rows = [
+        [
+            name,
+            f"{one['auc']:.3f}",
+            f"{one['low']:.3f} … {one['high']:.3f}",
+            f"{one['members']:,}",
+            f"{one['others']:,}",
+        ]
+        for name, one in found.items()
+    ]
+    return Part(
+        "Privacy: who was learned from",
+        "Each recall model was fitted on half of the users and asked about one hidden event of every user. AUC of "
+        "telling the two halves apart by how probable that event seemed: 0.5 is blind, 1 tells all. Whiskers are half "
+        "an interval.",
+        (bar_chart(list(found), [Bars("AUC", [one["auc"] for one in found.values()], half)], "membership AUC"),),
+        (Table(("model", "AUC", "95 %", "members", "others"), rows),),
     )
 
 
