@@ -47,6 +47,8 @@ BODIES: dict[tuple[str, str], tuple[str, Any, str, Any]] = {
     ("/v1/events", "post"): ("EventsRequest", EXAMPLE_EVENTS, "EventsAnswer", EXAMPLE_EVENTS_ANSWER),
 }
 """Request and answer of the routes that read their bodies themselves."""
+LIMITED = frozenset(path for path, _ in BODIES)
+"""Routes with a limit to how many are at work."""
 FAULTS = {
     "/v1/recommendations": (400, 401, 403, 408, 413, 415, 422, 429, 503),
     "/v1/events": (400, 401, 403, 408, 413, 415, 422, 429, 503),
@@ -117,11 +119,16 @@ class Around:
                     message["headers"].append((b"connection", b"close"))
             await send(message)
 
+        limited = scope["path"] in LIMITED
         try:
+            if limited:
+                self._gateway.check_room()  # before routing and parsing, which cost more than the refusal
             await self._app(scope, receive, send_more)
+        except Problem as crowded:
+            await crowded.response(trace)(scope, receive, send_more)
         finally:
-            route = scope.get("route")
-            name = getattr(route, "path", "other")  # never the path itself: its ids would make endless series
+            route = getattr(scope.get("route"), "path", "other")  # no free path: its ids would make endless series
+            name = scope["path"] if limited else route
             self._gateway.metrics.requests.labels(name, str(status)).inc()
             seconds = time.perf_counter() - started
             self._gateway.metrics.seconds.labels(name).observe(seconds)

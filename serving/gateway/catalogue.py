@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from core.ensembles import MODEL_SEPARATOR
 from core.errors import ReleaseError
 from core.tensors import CONTEXT, ENSEMBLE, RESPOND
 from serving.history import SqliteHistoryStore, open_history
-from serving.lint import CONFIG_FILE
+from serving.lint import CONFIG_FILE, read_config
 from serving.messages import RecommendedItem
 from serving.release import RELEASE_FILE, VERSION_NAME, ReleaseInfo, read_release
 from serving.state import HISTORY_FILE, Catalogue, read_titles
@@ -76,8 +77,8 @@ def open_view(repository: Path, release_id: str | None) -> ReleaseView:
     Raises:
         ReleaseError: It is not installed, or not whole.
     """
-    info = _find(repository, release_id)
-    respond = repository / RESPOND.name / str(info.version)
+    info, ensemble = _find(repository, release_id)
+    respond = _leaf(ensemble, RESPOND.name)
     catalogue = Catalogue.read(respond)
     allowed = np.ones(len(catalogue.items), bool) if catalogue.excluded is None else ~catalogue.excluded
     order = np.argsort(-catalogue.counts, kind="stable")
@@ -89,7 +90,7 @@ def open_view(repository: Path, release_id: str | None) -> ReleaseView:
         tuple(map(float, catalogue.counts[order])),
         read_titles(respond),
         ids,
-        open_history(repository / CONTEXT.name / str(info.version) / HISTORY_FILE),
+        open_history(_leaf(ensemble, CONTEXT.name) / HISTORY_FILE),
     )
 
 
@@ -123,7 +124,7 @@ class Views:
             status = (self._repository / ENSEMBLE.name / CONFIG_FILE).stat()
             mark = (status.st_ino, status.st_mtime_ns, status.st_size)
             if self._live is None or self._live[0] != mark:
-                self._live = (mark, _find(self._repository, None).release_id)
+                self._live = (mark, _find(self._repository, None)[0].release_id)
             return self.get(self._live[1])
         except (ReleaseError, OSError):
             return None
@@ -135,19 +136,29 @@ class Views:
         self._views.clear()
 
 
-def _find(repository: Path, release_id: str | None) -> ReleaseInfo:
+def _find(repository: Path, release_id: str | None) -> tuple[ReleaseInfo, Path]:
+    """A release, and the folder of an ensemble that serves it."""
     if release_id is None:
         from serving.activate import live_release
 
         live = live_release(repository)
         if live is None:
             raise ReleaseError("nothing is installed", where=str(repository), next_step="conch release")
-        return live
+        return live, repository / ENSEMBLE.name
     for folder in _version_folders(repository):
         info = read_release(folder)
         if info.release_id == release_id:
-            return info
+            return info, folder.parent
     raise ReleaseError("this release is not installed", where=str(repository), expected=release_id)
+
+
+def _leaf(ensemble: Path, name: str) -> Path:
+    """The version folder of a step: a leaf of another shape than that of the releases before lies under a longer name
+    (``context.e6796a34``)."""
+    for step in read_config(ensemble).ensemble_scheduling.step:
+        if step.model_name.partition(MODEL_SEPARATOR)[0] == name:
+            return ensemble.parent / step.model_name / str(step.model_version)
+    raise ReleaseError("the ensemble lacks a step", where=str(ensemble), expected=name)
 
 
 def _version_folders(repository: Path) -> Iterable[Path]:

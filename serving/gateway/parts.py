@@ -92,16 +92,20 @@ class Gateway:
         self.pointer = PointerReader(wiring.pointer)
         self.views = Views(wiring.repository)
 
-    @contextlib.contextmanager
-    def at_work(self) -> Iterator[None]:
-        """Around the work for one request, from its body to its answer.
+    def check_room(self) -> None:
+        """To be called before any work.
 
         Raises:
-            Problem: 503, too many are at it: what waits in the event loop waits unseen, and all the longer.
+            Problem: 503, too many are at work: what waits in the event loop waits unseen, and all the longer.
         """
         if self.active >= self.settings.max_active:
             self.metrics.shed.labels("503").inc()
             raise Problem(503, "too many requests at once", code="crowded", retry_after_s=1)
+
+    @contextlib.contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Around the work for one request, from its body to its answer. Raises Problem, see ``check_room``."""
+        self.check_room()
         self.active += 1
         try:
             yield
