@@ -11,6 +11,8 @@ from torch import nn
 from compression.quantize import Quantized, nibbles_of_octets, pack_nibbles
 from core.tensors import MASKED
 
+SMALLEST_SCALE = 1e-20
+"""TensorRT refuses scales of 0, which rows of zeros have."""
 LARGEST_SAFE = 63
 """Weights up to this size never saturate 16 bits in sums of two products with unsigned bytes."""
 
@@ -158,9 +160,8 @@ class PortableTable(CodedTable):
         self.register_buffer("words", pack_words(table.codes, self.bits))
         self.register_buffer("centred", (table.codes.to(torch.int16) - 128).to(torch.int8).T.contiguous())
         self.register_buffer("codes", None)
-        self.register_buffer("scale", table.scale.float())
+        self.register_buffer("scale", table.scale.float().clamp(min=SMALLEST_SCALE))
         self.register_buffer("zero", table.zero.float())
-        self.register_buffer("ones", torch.ones(table.codes.shape[1] if self.axis == "columns" else len(table.codes)))
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         """See the base class."""

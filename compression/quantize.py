@@ -167,6 +167,12 @@ def random_rotation(dimension: int, seed: int) -> torch.Tensor:
     return (basis * torch.sign(torch.diagonal(upper))).float()
 
 
+def random_turn(dimension: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two random orthonormal matrices whose Kronecker product is ``(D, D)``, as alike in size as D allows."""
+    smaller = max(side for side in range(1, int(dimension**0.5) + 1) if dimension % side == 0)
+    return random_rotation(smaller, seed), random_rotation(dimension // smaller, seed + 1)
+
+
 def pack_nibbles(codes: torch.Tensor) -> torch.Tensor:
     """Two 4-bit codes per byte: uint8 ``(N, ceil(D / 2))``; the low nibbles are the first half of the columns."""
     width = (codes.shape[1] + 1) // 2

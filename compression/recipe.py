@@ -10,6 +10,8 @@ from compression.tiers import Widths
 
 RANK_SHARES = (1.0, 0.75, 0.5, 0.375, 0.25, 0.1875, 0.125)
 LEAST_RANK = 4
+LEAST_ROTATED_SHARE = 0.5
+"""Below, fewer bits for all directions lose less than fewer directions."""
 SPREAD = 0.5
 """See ``compression.tiers.quantize_tiers``: of 0, 0.5 and 1 the one that kept most on held-out lists."""
 
@@ -44,6 +46,13 @@ TIERS = (
     TierPlan((5, 4, 1, 0), (3, 2, 1, 0)),
     TierPlan((4, 3, 1, 0), (3, 2, 1, 0)),
 )
+
+
+ROTATED_TIERS = tuple(
+    TierPlan(widths, widths)
+    for widths in ((6, 6, 6, 6), (5, 5, 5, 5), (5, 4, 4, 3), (4, 4, 3, 3), (3, 3, 3, 3), (4, 3, 3, 2), (3, 3, 2, 2))
+)
+"""Of tables that were rotated: rows are alike then, and popularity decides less."""
 
 
 @dataclass(frozen=True)
@@ -90,9 +99,46 @@ class Recipe:
         return min(width, max(LEAST_RANK, 2 * round(self.share * width / 2))) if self.share < 1 else width
 
     @property
+    def mean_bits(self) -> float:
+        """Bits a number."""
+        return self.tiers.mean_bits if self.tiers else self.bits
+
+    @property
     def ratio(self) -> float:
         """Roughly how many times smaller than fp32 tables get, scales left out."""
-        return 32 / (self.share * (self.tiers.mean_bits if self.tiers else self.bits))
+        return 32 / (self.share * self.mean_bits)
+
+
+@dataclass(frozen=True)
+class MixRecipe:
+    """A recipe for each member of a mix: what one of them can spare another one may need.
+
+    Attributes:
+        members: In the mix's order.
+    """
+
+    members: tuple[Recipe, ...]
+
+    @property
+    def name(self) -> str:
+        """Those of the members."""
+        return "+".join(recipe.name for recipe in self.members)
+
+    @property
+    def parent(self) -> str:
+        """Members are compressed in one pass."""
+        return "fp32"
+
+
+def recipe_of(name: str) -> Recipe | MixRecipe:
+    """The recipe of that name.
+
+    Raises:
+        KeyError: There is none.
+    """
+    known = {recipe.name: recipe for recipe in all_recipes()} | {"fp32": Recipe(1.0, 32)}
+    parts = tuple(known[part] for part in name.split("+"))
+    return MixRecipe(parts) if len(parts) > 1 else parts[0]
 
 
 def all_recipes() -> Iterator[Recipe]:
@@ -101,6 +147,7 @@ def all_recipes() -> Iterator[Recipe]:
     for share in RANK_SHARES:
         found += [Recipe(share, 8), Recipe(share, 4), Recipe(share, 4, "rows", rotate=True)]
         found += [Recipe(share, 0, tiers=plan) for plan in TIERS]
+        found += [Recipe(share, 0, rotate=True, tiers=plan) for plan in ROTATED_TIERS if share >= LEAST_ROTATED_SHARE]
     found += [Recipe(1.0, 8, "rows"), Recipe(0.5, 8, "rows"), Recipe(0.25, 8, "rows"), Recipe(1.0, 4, "rows")]
     found += [Recipe(1.0, 8, "rows", rotate=True)]
     found += [replace(recipe, blocks=True) for recipe in found if recipe.bits < 32]

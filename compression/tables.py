@@ -11,14 +11,17 @@ import torch
 from compression.blocks import make_blocks
 from compression.candidate import Unchanged
 from compression.packed import HalfColumn, PackedBlocks, PackedTable, PackedTiers, Part
-from compression.quantize import quantize, random_rotation
+from compression.quantize import quantize, random_rotation, random_turn
 from compression.rank_reduction import diagonal_within, joint_factors, shared_basis
 from compression.recipe import SPREAD, Recipe, TierPlan
+from compression.tied import factor_per_row
 from compression.tiers import popularity_order, quantize_tiers
 from training.models.gat_model import GatRecall
+from training.models.mf_model import TURN
 from training.models.recall import RecallModel, build_model
 
 HISTORY, ITEMS = "history_vectors", "item_vectors"
+SCALE = "history_scale"
 COLUMNS = ("item_bias", "empty_bias")
 NEWCOMERS = "newcomers.vectors"
 BLOCKS_FROM_ITEMS = 50_000
@@ -53,7 +56,7 @@ def facts_of(model: RecallModel) -> dict[str, Any]:
 
 
 def apply_recipe(model: RecallModel, users: torch.Tensor, recipe: Recipe, seed: int) -> Packed:
-    """Reduces the rank, rotates, quantizes, arranges in blocks.
+    """Ties tables that differ by a factor per item, reduces the rank, rotates, quantizes, arranges in blocks.
 
     Args:
         model: A trained model that is no mix.
@@ -61,7 +64,7 @@ def apply_recipe(model: RecallModel, users: torch.Tensor, recipe: Recipe, seed: 
         recipe: What to do.
         seed: Of the rotation and of the samples that blocks are made from.
     """
-    reduced = _reduce_rank(model, users, recipe)
+    reduced = _reduce_rank(model, _tie(model, users), recipe)
     rotated = _rotate(model, reduced, seed) if recipe.rotate else reduced
     quantized = _quantize(model, rotated, recipe)
     return _arrange(model, quantized, seed) if recipe.blocks else quantized
@@ -77,19 +80,31 @@ def with_parts(tensors: Mapping[str, torch.Tensor], facts: Mapping[str, Any], pa
     return model
 
 
-def _reduce_rank(model: RecallModel, users: torch.Tensor, recipe: Recipe) -> Packed:
-    tensors, facts = dict(model.state_dict()), facts_of(model)
+def _tie(model: RecallModel, users: torch.Tensor) -> Packed:
+    """Leaves out a spectral model's history table where its item table and a factor per item say the same."""
+    packed = Packed(dict(model.state_dict()), facts_of(model), users=users)
+    if model.kind != "spectral" or HISTORY not in packed.tensors:
+        return packed
+    factors = factor_per_row(packed.tensors[HISTORY], packed.tensors[ITEMS])
+    if factors is None:
+        return _noting(packed, Unchanged("tied", "the two tables differ by more than a factor per item"))
+    tensors = {name: tensor for name, tensor in packed.tensors.items() if name != HISTORY}
+    return replace(packed, tensors=tensors | {SCALE: factors})
+
+
+def _reduce_rank(model: RecallModel, packed: Packed, recipe: Recipe) -> Packed:
+    users, tensors = packed.users, dict(packed.tensors)
     rank = recipe.rank_of(model.dimension)
-    if recipe.share >= 1:
-        return Packed(tensors, facts, users=users)
+    if recipe.share >= 1 or users is None:
+        return packed
     if reason := no_rank(model, rank):
-        return Packed(tensors, facts, unchanged=(Unchanged("rank", reason),), users=users)
+        return _noting(packed, Unchanged("rank", reason))
     known = users[users.abs().sum(1) > 0]
-    if model.kind == "mf":
-        basis, energy = shared_basis(known, tensors[ITEMS], rank)
-        of_users, spectrum = diagonal_within(basis, tensors["spectrum"])
+    if HISTORY not in tensors:
+        of_users, energy = shared_basis(known, tensors[ITEMS], rank)
+        if "spectrum" in tensors:
+            of_users, tensors["spectrum"] = diagonal_within(of_users, tensors["spectrum"])
         of_items = of_users
-        tensors["spectrum"] = spectrum
     else:
         factors = joint_factors(known, tensors[ITEMS], rank)
         of_users, of_items, energy = factors.of_users, factors.of_items, factors.energy
@@ -97,7 +112,7 @@ def _reduce_rank(model: RecallModel, users: torch.Tensor, recipe: Recipe) -> Pac
     tensors[ITEMS] = tensors[ITEMS] @ of_items
     if NEWCOMERS in tensors:
         tensors[NEWCOMERS] = tensors[NEWCOMERS] @ of_users
-    return Packed(tensors, facts, energy=energy, users=users @ of_users)
+    return replace(packed, tensors=tensors, energy=energy, users=users @ of_users)
 
 
 def no_rank(model: RecallModel, rank: int) -> str | None:
@@ -115,11 +130,7 @@ def no_rotation(model: RecallModel) -> str | None:
     """Why a model's tables cannot be rotated, if they cannot."""
     if _heads(model) > 1:
         return "every head has its own columns"
-    why = {
-        "mf": "the fold-in needs the basis in which its quadratic form is diagonal",
-        "ease": "an item's row holds a weight per item",
-    }
-    return why.get(model.kind)
+    return "an item's row holds a weight per item" if model.kind == "ease" else None
 
 
 def _heads(model: RecallModel) -> int:
@@ -129,8 +140,13 @@ def _heads(model: RecallModel) -> int:
 def _rotate(model: RecallModel, packed: Packed, seed: int) -> Packed:
     if reason := no_rotation(model):
         return _noting(packed, Unchanged("rotation", reason))
-    tensors = dict(packed.tensors)
-    turn = random_rotation(tensors[ITEMS].shape[1], seed)
+    tensors, width = dict(packed.tensors), packed.tensors[ITEMS].shape[1]
+    if model.kind == "mf":  # solves in its own basis, so that the rotation has to be undone at request time
+        left, right = random_turn(width, seed)
+        tensors |= dict(zip(TURN, (left, right), strict=True))
+        turn = torch.kron(left, right)
+    else:
+        turn = random_rotation(width, seed)
     for name in (HISTORY, ITEMS, NEWCOMERS):
         if name in tensors:
             tensors[name] = tensors[name] @ turn

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,14 @@ def require() -> object:
             (pytest.fail if need in REQUIRED else pytest.skip)(f"{need} is missing: {why}")
 
     return check
+
+
+@pytest.fixture
+def rtx(require: Callable[[str, bool, str], None]) -> None:
+    """A test that compiles graphs with TensorRT for RTX."""
+    from export.tensorrt.gate import INSTALL, is_installed
+
+    require("rtx", is_installed(), INSTALL)
 
 
 @pytest.fixture(scope="session")

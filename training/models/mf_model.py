@@ -9,6 +9,10 @@ import torch
 
 from training.models.event_weights import EventWeighting
 from training.models.recall_base import RecallModel
+from training.models.turning import turned, turned_back
+
+TURN = ("turn_left", "turn_right")
+"""Names of the rotation's two sides."""
 
 CG_STEPS = 5
 """Steps of conjugate gradients at request time; three already give the same lists as the exact solve."""
@@ -52,10 +56,15 @@ class MfRecall(RecallModel):
         user_power: How much less each event of a long history weighs, see :func:`length_factor`.
         mean_length: Mean number of events of a training user.
         candidates: K.
+        turn: Orthonormal ``(a, a)`` and ``(b, b)`` with ``a b = D``: item vectors are stored times their Kronecker
+            product (see :mod:`training.models.turning`), which spreads a row's energy evenly over its columns. Users'
+            vectors come turned as well, the solve happens in the eigenbasis.
     """
 
     kind: ClassVar[str] = "mf"
     spectrum: torch.Tensor
+    turn_left: torch.Tensor
+    turn_right: torch.Tensor
 
     def __init__(
         self,
@@ -71,9 +80,14 @@ class MfRecall(RecallModel):
         user_power: float,
         mean_length: float,
         candidates: int,
+        turn: tuple[torch.Tensor, torch.Tensor] | None = None,
     ) -> None:
         super().__init__(item_vectors, item_bias, empty_bias, candidates)
         self.register_buffer("spectrum", spectrum.float().contiguous())
+        self.is_turned = turn is not None
+        if turn is not None:
+            for name, side in zip(TURN, turn, strict=True):
+                self.register_buffer(name, side.float().contiguous())
         self.weighting = weighting
         self.regularisation = regularisation
         self.frequency_power = frequency_power
@@ -91,6 +105,8 @@ class MfRecall(RecallModel):
             lengths = torch.clamp(present.sum(dim=1, keepdim=True), min=1.0)  # (B, 1)
             weights = weights * length_factor(lengths, self.mean_length, self.user_power)
         vectors = self.rows_of("item_vectors", rows)  # (B, L, D), zero where padded
+        if self.is_turned:
+            vectors = turned_back(vectors, self.turn_left, self.turn_right)
         mass = weights.sum(dim=1, keepdim=True) + self.all_items_mass  # (B, 1)
         diagonal = self.spectrum + self.regularisation * mass**self.frequency_power  # (B, D)
         residual = (weights.unsqueeze(1) @ vectors).squeeze(1)  # (B, D)
@@ -107,7 +123,7 @@ class MfRecall(RecallModel):
             preconditioned = residual / diagonal
             previous, energy = energy, (residual * preconditioned).sum(dim=1, keepdim=True)
             direction = preconditioned + energy / torch.clamp(previous, min=TINY) * direction
-        return solution
+        return turned(solution, self.turn_left, self.turn_right) if self.is_turned else solution
 
     def facts(self) -> dict[str, Any]:
         return {
@@ -133,4 +149,5 @@ class MfRecall(RecallModel):
             user_power=facts["user_power"],
             mean_length=facts["mean_length"],
             candidates=facts["candidates"],
+            turn=(tensors[TURN[0]], tensors[TURN[1]]) if TURN[0] in tensors else None,
         )

@@ -54,10 +54,11 @@ def fit_spectral(
     with progress.bar("spectral", 1) as bar:
         found = truncated_svd(normalised, chosen.dimension, np.random.default_rng(seed), chosen.iterations)
         bar.advance(note=f"singular values {found.values[0]:.3f} to {found.values[-1]:.3f}")
-    response = np.where(found.values > 0, found.values**chosen.response, 0)
+    # half of the response for either table: they then differ by a factor per item alone, and can be stored as one
+    filtered = found.vectors * np.where(found.values > 0, found.values ** (chosen.response / 2), 0)
     history, target = torch.zeros(2, dataset.n_items + 1, chosen.dimension)
-    history[:-1] = torch.from_numpy(found.vectors * response / item_scale[:, None])
-    target[:-1] = torch.from_numpy(found.vectors * item_scale[:, None])
+    history[:-1] = torch.from_numpy(filtered / item_scale[:, None])
+    target[:-1] = torch.from_numpy(filtered * item_scale[:, None])
     recent = recent_popularity(events, dataset.n_items, settings.recall.popularity_half_life_days)
     return SpectralRecall(
         history,

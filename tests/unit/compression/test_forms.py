@@ -21,6 +21,8 @@ from core.tensors import recall_step
 from export.onnx_graph import export_graph
 from export.parity import check_parity
 from export.stage import sample_requests
+from export.tensorrt.gate import check_graph
+from export.tensorrt.profiles import step_profile
 
 GENERATOR = torch.Generator().manual_seed(0)
 TABLE = torch.cat([torch.randn(300, 12, generator=GENERATOR), torch.zeros(1, 12)])
@@ -89,7 +91,15 @@ def test_words_hold_codes_lowest_first() -> None:
 
 
 @pytest.mark.parametrize("flavour", ["onnxruntime", "tensorrt"])
-@pytest.mark.parametrize(("kind", "name"), [("mf", "rank50-tiers5410h3210"), ("mix", "rank75-int4-columns")])
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("mf", "rank50-tiers5410h3210"),
+        ("mf", "rotated-tiers5443h5443"),
+        ("spectral", "rotated-tiers4332h4332"),
+        ("mix", "rank75-int4-columns"),
+    ],
+)
 def test_exported_models_agree_with_torch(kind: str, name: str, flavour, tasks: dict[str, Task], tmp_path) -> None:
     task = tasks[kind]
     module, spec, path = RecallCompressor().make(task, name).module, recall_step(kind), tmp_path / "model.onnx"
@@ -99,6 +109,19 @@ def test_exported_models_agree_with_torch(kind: str, name: str, flavour, tasks: 
     export_graph(served_form(module, flavour), spec, example, path, opset=20, max_batch=8)
     results = check_parity(module, spec, path, feeds, fused=flavour == "onnxruntime")
     assert all(one.passed for one in results)
+
+
+@pytest.mark.parametrize("kind", ["mf", "spectral"])
+@pytest.mark.usefixtures("rtx")
+def test_tensorrt_compiles_rotated_and_tied_tables(kind: str, tasks: dict[str, Task], tmp_path) -> None:
+    task, spec, path = tasks[kind], recall_step(kind), tmp_path / "model.onnx"
+    module = RecallCompressor().make(task, "rotated-tiers4433h4433").module
+    feed = sample_requests(task.dataset, task.settings, 2)
+    example = {tensor.name: torch.from_numpy(feed[tensor.name]) for tensor in spec.inputs}
+    export_graph(served_form(module, "tensorrt"), spec, example, path, opset=20, max_batch=8)
+    sizes = {"K": task.settings.recall.candidates, "F": example["user_features"].shape[1]}
+    verdict = check_graph(path, step_profile(spec, sizes, task.settings.tensorrt, 8))
+    assert verdict.verdict == "accepted", verdict
 
 
 def test_file_of_a_packed_graph_holds_no_float_table(tasks: dict[str, Task], tmp_path: Path) -> None:

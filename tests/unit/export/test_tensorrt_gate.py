@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from core.sections import TensorrtSettings
 from core.tensors import NEAREST_ITEMS, rank_step, recall_step
 from export.tensorrt import gate
 from export.tensorrt.check import must_accept
-from export.tensorrt.gate import GraphVerdict, as_report, check_graph, is_installed, negative_control
+from export.tensorrt.gate import GraphVerdict, as_report, check_graph, negative_control
 from export.tensorrt.profiles import Range, step_profile
 from tests.synthetic_graphs import SOURCES, Shape, nearest_items_graph, rank_graph, recall_graph
 
@@ -28,11 +27,6 @@ GRAPHS = {
     rank_step(SOURCES): rank_graph(SHAPE, SIZES),
     NEAREST_ITEMS: nearest_items_graph(SHAPE, RNG),
 }
-
-
-@pytest.fixture
-def rtx(require: Callable[[str, bool, str], None]) -> None:
-    require("rtx", is_installed(), gate.INSTALL)
 
 
 @pytest.mark.usefixtures("rtx")
