@@ -17,6 +17,7 @@ from compression.recipe import MixRecipe, Recipe, all_recipes, recipe_of
 from compression.tables import (
     HISTORY,
     ITEMS,
+    LARGE_CELLS,
     NEWCOMERS,
     SCALE,
     Packed,
@@ -36,8 +37,6 @@ from training.models.similar import vectors_of_users
 NAME = "recall"
 MOST_USERS = 20_000
 """Users whose vectors say which directions of a table are reached."""
-LARGE_CELLS = 4_000_000
-"""A model with more cells in its item tables is large."""
 MOST_OF_MIX, MOST_OF_LARGE = 24, 10
 """Combinations of members' recipes that are judged, fewer where the tables are large."""
 TABLES = (HISTORY, ITEMS, NEWCOMERS, "small_vectors")

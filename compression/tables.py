@@ -24,6 +24,8 @@ HISTORY, ITEMS = "history_vectors", "item_vectors"
 SCALE = "history_scale"
 COLUMNS = ("item_bias", "empty_bias")
 NEWCOMERS = "newcomers.vectors"
+LARGE_CELLS = 4_000_000
+"""A model with more cells in its item tables is large: fewer recipes are tried."""
 BLOCKS_FROM_ITEMS = 50_000
 """Smaller catalogues are scanned whole: blocks are 2.0 times faster than fp32 at 50,000 made items and 1.0 times at
 batch 16 (whole int8 scan 1.4 and 0.7), but slower than both at 20,000."""
