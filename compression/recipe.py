@@ -50,7 +50,16 @@ TIERS = (
 
 ROTATED_TIERS = tuple(
     TierPlan(widths, widths)
-    for widths in ((6, 6, 6, 6), (5, 5, 5, 5), (5, 4, 4, 3), (4, 4, 3, 3), (3, 3, 3, 3), (4, 3, 3, 2), (3, 3, 2, 2))
+    for widths in (
+        (6, 6, 6, 6),
+        (5, 5, 5, 5),
+        (5, 4, 4, 3),
+        (4, 4, 3, 3),
+        (3, 3, 3, 3),
+        (4, 3, 3, 2),
+        (3, 3, 2, 2),
+        (3, 2, 2, 1),
+    )
 )
 """Of tables that were rotated: rows are alike then, and popularity decides less."""
 
