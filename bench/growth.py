@@ -5,7 +5,8 @@
 Data is MovieLens-100K expanded (``data.source=fractal``). Each stage is a ``conch`` command in a process of its own;
 its peak is that process's high-water mark of resident memory, mapped pages of files included. Every command pays for
 the interpreter, its libraries and compiled code whatever the data: what it takes for 100 thousand events is measured
-too and told apart. Writes bench/results/growth.json and growth.svg.
+too and told apart. CPU seconds (all threads, user and kernel mode) say what the work costs, wall seconds also how busy
+the machine was with other things. Writes bench/results/growth.json and growth.svg.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import fmean, median
 from typing import Annotated, Any
 
-import matplotlib
 import numpy as np
 import typer
+from matplotlib.figure import Figure
 
 from bench.machine import measured_commit, shown, this_machine
 from bench.process import environment, run_child
@@ -37,7 +39,6 @@ from training.data.sources import expand
 SETTINGS = {
     "mf.dimension": 64,
     "mf.epochs": 4,
-    "mf.cg_steps": 3,
     "train.threads": 2,
     "data.sort_threads": 2,
 }
@@ -47,6 +48,9 @@ LEAST_EVENTS = 100_000
 STAGES = ("expand", "dataset", "mf")
 COUNTED = ("dataset", "mf")
 """Stages that the totals hold; making the data is told beside them."""
+CLOCKS = ("seconds", "cpu_seconds")
+STARTS = 3
+SMALL_EVENTS = 1_500_000
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
 TIMEOUT_SECONDS = 7_200
 
@@ -59,11 +63,13 @@ class Stage:
 
     Attributes:
         seconds: Wall time of the whole process.
+        cpu_seconds: Time of its threads.
         peak_mb: Its high-water mark of resident memory.
         load: Load average of the minute before it, this program's own included.
     """
 
     seconds: float
+    cpu_seconds: float
     peak_mb: float
     load: float
 
@@ -90,10 +96,9 @@ class Size:
     fit_seconds: float
     loss: float
 
-    @property
-    def seconds(self) -> float:
-        """Of all counted stages."""
-        return sum(self.stages[name].seconds for name in COUNTED)
+    def total(self, clock: str, stages: Sequence[str] = COUNTED) -> float:
+        """Seconds of some stages by a clock: ``seconds`` or ``cpu_seconds``."""
+        return sum(float(getattr(self.stages[name], clock)) for name in stages)
 
 
 def shape_of(counts: np.ndarray) -> dict[str, Any]:
@@ -133,15 +138,16 @@ def measure(
     cache: Annotated[Path | None, typer.Option(help="Folder that has fetched files already.")] = None,
     out: Annotated[Path, typer.Option(help="Where the results go.")] = Path("bench/results"),
 ) -> None:
-    """Measure all sizes, smallest start first."""
-    start = _measured(LEAST_EVENTS, work, cache)  # compiles what is cached
-    start = _measured(LEAST_EVENTS, work, cache)
+    """Measure the start of the commands, then all sizes."""
+    _measured(LEAST_EVENTS, work, cache)  # what is compiled once is in numba's cache afterwards
+    starts = [_measured(LEAST_EVENTS, work, cache) for _ in range(STARTS)]
     sizes = []
     for text in millions.split(","):
         sizes.append(_measured(round(float(text) * 1_000_000), work, cache))
-        _say(f"{sizes[-1].events:,} events: {_row(sizes[-1], start)}")
-        write_json(out / "growth.json", _result(start, sizes))
-        _plot(start, sizes, out / "growth.svg")
+        result = _result(starts, sizes)
+        typer.echo(f"{sizes[-1].events:,} events: {result['rows'][-1]}", err=True)
+        write_json(out / "growth.json", result)
+        plot(result, out / "growth.svg")
 
 
 def _measured(events: int, work: Path, cache: Path | None) -> Size:
@@ -179,33 +185,45 @@ def _run(name: str, command: Sequence[str], work: Path) -> Stage:
     done = run_child(command, env=environment(2), timeout_seconds=TIMEOUT_SECONDS, log=log)
     if done.code:
         raise RuntimeError(f"{name}: {done.reason} (see {log})")
-    return Stage(round(done.seconds, 2), round(done.peak_mb, 1), round(load, 2))
+    return Stage(round(done.seconds, 2), round(done.cpu_seconds, 2), round(done.peak_mb, 1), round(load, 2))
 
 
-def _row(size: Size, start: Size) -> dict[str, Any]:
-    """Figures per million events: with everything, and beyond what the least data takes."""
-    millions, beyond = size.events / 1e6, (size.events - start.events) / 1e6
+def rows_of(starts: Sequence[Size], sizes: Sequence[Size]) -> list[dict[str, Any]]:
+    """Seconds per million events of each size, by both clocks: of whole commands, and beyond the median start."""
+    rows = []
+    for size in sizes:
+        millions, beyond = size.events / 1e6, (size.events - starts[0].events) / 1e6
+        row: dict[str, Any] = {"events": size.events}
+        for clock in CLOCKS:
+            row[clock] = {
+                "per_million": round(size.total(clock) / millions, 3),
+                "per_million_beyond_start": round(_beyond(starts, size, clock, COUNTED) / beyond, 3),
+                **{name: round(_beyond(starts, size, clock, (name,)) / beyond, 3) for name in STAGES},
+            }
+        row["peak_mb"] = {name: stage.peak_mb for name, stage in size.stages.items()}
+        rows.append(row)
+    return rows
+
+
+def _beyond(starts: Sequence[Size], size: Size, clock: str, stages: Sequence[str]) -> float:
+    return size.total(clock, stages) - median(start.total(clock, stages) for start in starts)
+
+
+def growth_of(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Highest figure of any size over the mean of those of about one million events, by clock; empty without these."""
+    small = [row for row in rows if row["events"] < SMALL_EVENTS]
     return {
-        "seconds_per_million": round(size.seconds / millions, 3),
-        "seconds_per_million_beyond_start": round((size.seconds - start.seconds) / beyond, 3),
-        "by_stage_beyond_start": {
-            name: round((size.stages[name].seconds - start.stages[name].seconds) / beyond, 3) for name in STAGES
-        },
-        "peak_mb": {name: stage.peak_mb for name, stage in size.stages.items()},
+        clock: {
+            name: round(max(row[clock][name] for row in rows) / fmean(row[clock][name] for row in small), 3)
+            for name in ("per_million", "per_million_beyond_start", *COUNTED)
+        }
+        for clock in CLOCKS
+        if small
     }
 
 
-def _result(start: Size, sizes: list[Size]) -> dict[str, Any]:
-    rows = [_row(size, start) for size in sizes]
-    first: dict[str, float] = {
-        name: float(
-            np.mean([row[name] for row, size in zip(rows, sizes, strict=True) if size.events < 1.5e6] or [np.nan])
-        )
-        for name in ("seconds_per_million", "seconds_per_million_beyond_start")
-    }
-    most = {
-        name: round(max(row[name] for row in rows) / value, 3) for name, value in first.items() if np.isfinite(value)
-    }
+def _result(starts: list[Size], sizes: list[Size]) -> dict[str, Any]:
+    rows = rows_of(starts, sizes)
     return {
         "title": "What growth costs: MovieLens-100K expanded, dataset stage and mf",
         "command": "python -m bench.growth " + shlex.join(shown(sys.argv[1:])),
@@ -213,38 +231,33 @@ def _result(start: Size, sizes: list[Size]) -> dict[str, Any]:
         "machine": asdict(this_machine()),
         "commit": measured_commit(),
         "settings": SETTINGS,
-        "start": asdict(start) | {"seconds": round(start.seconds, 2)},
-        "sizes": [asdict(size) | row for size, row in zip(sizes, rows, strict=True)],
         "highest_peak_mb": max(stage.peak_mb for size in sizes for stage in size.stages.values()),
-        "most_over_one_million": most,
+        "highest_over_one_million": growth_of(rows),
+        "rows": rows,
+        "starts": [asdict(start) for start in starts],
+        "sizes": [asdict(size) for size in sizes],
     }
 
 
-def _plot(start: Size, sizes: list[Size], path: Path) -> None:
-    matplotlib.use("svg")
-    from matplotlib import pyplot as plt
-
-    ordered = sorted(sizes, key=lambda size: size.events)
-    events = [size.events for size in ordered]
-    rows = [_row(size, start) for size in ordered]
-    figure, (cost, memory) = plt.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
-    cost.plot(events, [row["seconds_per_million"] for row in rows], "o-", label="whole commands")
-    cost.plot(events, [row["seconds_per_million_beyond_start"] for row in rows], "s--", label="beyond their start")
+def plot(result: dict[str, Any], path: Path) -> None:
+    """Seconds per million events and peak memory over the number of events, as SVG."""
+    rows = sorted(result["rows"], key=lambda row: row["events"])
+    events = [row["events"] for row in rows]
+    figure = Figure(figsize=(10, 3.6), layout="constrained")
+    cost, memory = figure.subplots(1, 2)
+    for clock, mark in zip(CLOCKS, ("o-", "s--"), strict=True):
+        figures = [row[clock]["per_million_beyond_start"] for row in rows]
+        cost.plot(events, figures, mark, label=f"dataset and mf, {clock.replace('_', ' ')}")
     for name in COUNTED:
-        cost.plot(events, [row["by_stage_beyond_start"][name] for row in rows], ".:", label=f"{name}, beyond its start")
-    cost.set(xscale="log", xlabel="events", ylabel="seconds per million events", ylim=(0, None))
+        cost.plot(events, [row["cpu_seconds"][name] for row in rows], ".:", label=f"{name}, cpu seconds")
+    cost.set(xscale="log", xlabel="events", ylabel="per million events, beyond the start", ylim=(0, None))
     for name in STAGES:
-        memory.plot(events, [size.stages[name].peak_mb / 1024 for size in ordered], "o-", label=name)
+        memory.plot(events, [row["peak_mb"][name] / 1024 for row in rows], "o-", label=name)
     memory.axhline(4, color="grey", linewidth=1)
     memory.set(xscale="log", xlabel="events", ylabel="peak memory, GiB", ylim=(0, None))
-    cost.legend(frameon=False)
-    memory.legend(frameon=False)
+    cost.legend(frameon=False, fontsize=8)
+    memory.legend(frameon=False, fontsize=8)
     figure.savefig(path, metadata={"Date": None})
-    plt.close(figure)
-
-
-def _say(line: str) -> None:
-    typer.echo(line, err=True)
 
 
 if __name__ == "__main__":

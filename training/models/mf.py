@@ -165,9 +165,10 @@ def _alternate(
             users, items, spectrum = rotate_to_eigenbasis(users, items, all_weight, group)
             whole = user_side.whole(users)
             items = half_step(item_side.own, whole, items, spectrum, item_side.ridge, chosen.cg_steps)
-            loss = mf_numba.loss(item_side.own, items, whole, all_weight, group)
-            check_finite(loss, "mf", epoch, ADVICE)
             release(item_side.own.columns, item_side.own.weights)
+            # by user: the table that is looked up at random is the items', which is the smaller one
+            loss = mf_numba.loss(user_side.own, users, item_side.whole(items), all_weight, group)
+            check_finite(loss, "mf", epoch, ADVICE)
             progress.record("mf loss", epoch, loss)
             if checkpoints is not None:
                 tables = {"items": item_side.whole(items), "users": whole}
