@@ -22,6 +22,7 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Annotated, Any
 
+import matplotlib
 import numpy as np
 import typer
 from matplotlib.figure import Figure
@@ -257,7 +258,8 @@ def plot(result: dict[str, Any], path: Path) -> None:
     memory.set(xscale="log", xlabel="events", ylabel="peak memory, GiB", ylim=(0, None))
     cost.legend(frameon=False, fontsize=8)
     memory.legend(frameon=False, fontsize=8)
-    figure.savefig(path, metadata={"Date": None})
+    with matplotlib.rc_context({"svg.hashsalt": "growth"}):  # the same names inside for the same figures
+        figure.savefig(path, metadata={"Date": None})
 
 
 if __name__ == "__main__":

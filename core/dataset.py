@@ -32,6 +32,15 @@ EVENTS = "events.parquet"
 """Events of an artefact that is read into memory."""
 
 
+def event_files(artifact: Artifact) -> dict[str, str]:
+    """sha256 of each file that holds events, by name."""
+    return {
+        record.path: record.sha256
+        for record in artifact.manifest.files
+        if record.path == EVENTS or record.path.startswith("events/")
+    }
+
+
 def column_file(name: str) -> str:
     """File of a column of events in an artefact that is read memory-mapped."""
     return f"events/{name}.npy"

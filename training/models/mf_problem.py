@@ -14,6 +14,10 @@ from training.distributed.group import ALONE, Group
 
 PILES = 64
 """More than threads, so that each thread gets several whole piles."""
+STRETCH_EVENTS = 1_024
+"""Events of neighbouring rows that are dealt together."""
+FEWEST_STRETCHES = 16 * PILES
+"""With fewer of them rows are dealt one by one."""
 
 
 @dataclass(frozen=True)
@@ -115,13 +119,22 @@ def balanced_order(starts: np.ndarray) -> np.ndarray:
     """All rows, dealt longest first onto ``PILES`` piles, pile after pile.
 
     Threads take equal shares of rows. In the order of a vocabulary that starts with what is popular, the first share
-    would hold nearly all events.
+    would hold nearly all events. Of large data not single rows are dealt but stretches of neighbours: what a thread
+    reads next then lies behind what it has read.
 
     Args:
         starts: Offsets ``(rows + 1,)`` of the rows' events.
     """
-    longest_first = np.argsort(-np.diff(starts), kind="stable")
-    return np.concatenate([longest_first[pile::PILES] for pile in range(PILES)])
+    events = STRETCH_EVENTS if starts[-1] > FEWEST_STRETCHES * STRETCH_EVENTS else 1
+    stretches = starts[:-1] // events
+    firsts = np.flatnonzero(np.diff(stretches, prepend=-1))
+    ends = np.append(firsts[1:], len(starts) - 1)
+    longest_first = np.argsort(starts[firsts] - starts[ends], kind="stable")
+    dealt = np.concatenate([longest_first[pile::PILES] for pile in range(PILES)])
+    lengths = (ends - firsts)[dealt]
+    before = np.cumsum(lengths) - lengths
+    order: np.ndarray = np.repeat(firsts[dealt] - before, lengths) + np.arange(len(starts) - 1)
+    return order
 
 
 def dealt_rows(starts: np.ndarray, count: int) -> tuple[np.ndarray, ...]:

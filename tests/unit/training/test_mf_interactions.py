@@ -21,7 +21,7 @@ from training.models.event_weights import EventWeighting
 from training.models.mf import fit_mf
 from training.models.mf_interactions import Weighted, weighted_interactions
 from training.models.mf_model import length_factor
-from training.models.mf_problem import Interactions
+from training.models.mf_problem import Interactions, balanced_order
 
 USERS, ITEMS = 40, 60
 CHOSEN = MfSettings(value_slope=0.3, decay_days=20.0, return_after_days=3.0, return_boost=4.0, user_power=0.3)
@@ -140,3 +140,14 @@ def test_training_in_blocks_gives_the_same_model_but_for_rounding(
     ours, theirs = (state["item_vectors"][:-1] for state in (found, expected))
     torch.testing.assert_close(ours @ ours.T, theirs @ theirs.T, rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(found["item_bias"], expected["item_bias"], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("rows", [1, 4_000, 40_000])
+def test_every_row_has_its_turn_and_shares_of_the_order_hold_equal_shares_of_events(rows: int) -> None:
+    lengths = np.sort(np.random.default_rng(0).lognormal(3.5, 1.0, rows).astype(np.int64))[::-1] - 3
+    lengths = np.maximum(lengths, 0)
+    order = balanced_order(np.concatenate([[0], np.cumsum(lengths)]))
+    np.testing.assert_array_equal(np.sort(order), np.arange(rows))
+    if rows > 1:
+        halves = [lengths[half].sum() for half in np.array_split(order, 2)]
+        assert max(halves) / lengths.sum() < (0.56 if rows < 10_000 else 0.52)
