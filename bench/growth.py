@@ -1,6 +1,6 @@
 """What growth costs: seconds and peak memory of the dataset stage and of training mf, from one to 100 million events.
 
-    .venv/bin/python -m bench.growth measure --millions 1,3,10,30,100,1
+    .venv/bin/python -m bench.growth measure --millions 1,1,3,10,30,100,1,1
 
 Data is MovieLens-100K expanded (``data.source=fractal``). Each stage is a ``conch`` command in a process of its own;
 its peak is that process's high-water mark of resident memory, mapped pages of files included. Every command pays for
@@ -50,7 +50,7 @@ STAGES = ("expand", "dataset", "mf")
 COUNTED = ("dataset", "mf")
 """Stages that the totals hold; making the data is told beside them."""
 CLOCKS = ("seconds", "cpu_seconds")
-STARTS = 3
+STARTS = 5
 SMALL_EVENTS = 1_500_000
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
 TIMEOUT_SECONDS = 7_200
@@ -134,7 +134,7 @@ def expand_(events: int, var: Path) -> None:
 
 @app.command()
 def measure(
-    millions: Annotated[str, typer.Option(help="Sizes in turn; one may stand twice.")] = "1,3,10,30,100,1",
+    millions: Annotated[str, typer.Option(help="Sizes in turn; one may stand twice.")] = "1,1,3,10,30,100,1,1",
     work: Annotated[Path, typer.Option(help="Takes the data of one size at a time.")] = Path("var/bench/growth"),
     cache: Annotated[Path | None, typer.Option(help="Folder that has fetched files already.")] = None,
     out: Annotated[Path, typer.Option(help="Where the results go.")] = Path("bench/results"),

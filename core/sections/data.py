@@ -47,8 +47,8 @@ class DataSettings(Section):
     out_of_core_events: int = Field(20_000_000, ge=0)
     """source=files: files with more events (text files by their size) are read in parts, sorted and cleaned on disk and
     read memory-mapped by training; so are all folders and source=fractal."""
-    sort_memory_mb: int = Field(1_024, ge=128)
-    """What the sort on disk may hold in memory."""
+    sort_memory_mb: int = Field(2_048, ge=128)
+    """What the sort on disk may hold in memory; what is beyond it costs writing and reading once more."""
     sort_threads: int = Field(0, ge=0)
     """Threads of that sort; 0 takes all cores."""
 
