@@ -19,7 +19,7 @@ from bench.process import environment, run_child
 from bench.rows import Row, Run, Say, missing
 from bench.scoring import LONGEST, BadListsError, Question, check_lists
 from core.artifacts import Artifact, latest_artifact, sha256_of
-from core.dataset import Dataset
+from core.dataset import Dataset, event_files
 from core.errors import ArtifactError
 from core.settings import DEFAULT_FILE, ROOT, Settings, load_settings
 from pipeline.measure import fuse
@@ -118,7 +118,7 @@ def run_ours(
     sources = tuple(chain.settings().recall.sources)
     stages = (*sources, RECALL, PIPELINE)
     runs: dict[str, list[Run]] = {stage: [] for stage in stages}
-    base = digest([chain.key(), sha256_of(data.file("events.parquet")), sha256_of(data.file("items.parquet"))])
+    base = digest([chain.key(), *event_files(data).values(), sha256_of(data.file("items.parquet"))])
     try:
         for seed in seeds:
             folder = chain.folder / f"seed-{seed}-{base}"

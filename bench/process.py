@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import time
@@ -26,6 +27,7 @@ class Finished:
         peak_mb: Most memory that it held.
         timed_out: Ended by us.
         tail: Last line that it wrote.
+        cpu_seconds: Time of all its threads and of the children that it waited for, in user and kernel mode.
     """
 
     code: int
@@ -33,6 +35,7 @@ class Finished:
     peak_mb: float
     timed_out: bool
     tail: str
+    cpu_seconds: float = 0.0
 
     @property
     def reason(self) -> str:
@@ -56,7 +59,7 @@ def run_child(
     The child leads its own process group, which is ended as a whole on timeout or interrupt.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    started = time.perf_counter()
+    started, cpu_before = time.perf_counter(), _children_seconds()
     with log.open("wb") as stream:
         child = subprocess.Popen(
             list(command), cwd=folder, env=dict(env), stdout=stream, stderr=subprocess.STDOUT, start_new_session=True
@@ -73,7 +76,14 @@ def run_child(
             os.killpg(child.pid, signal.SIGKILL)
             child.wait()
             raise
-    return Finished(child.returncode, time.perf_counter() - started, peak_mb, timed_out, _last_line(log))
+    seconds, cpu_seconds = time.perf_counter() - started, _children_seconds() - cpu_before
+    return Finished(child.returncode, seconds, peak_mb, timed_out, _last_line(log), cpu_seconds)
+
+
+def _children_seconds() -> float:
+    """CPU time of all children that were waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _peak_mb(pid: int) -> float:

@@ -30,7 +30,20 @@ from core.manifest import FileRecord, Manifest
 
 MANIFEST = "manifest.json"
 TEMPORARY = ".tmp-"
-PAYLOADS = {".parquet", ".npz", ".safetensors", ".onnx", ".plan", ".json", ".sqlite", ".pbtxt", ".py", ".md", ".html"}
+PAYLOADS = {
+    ".parquet",
+    ".npz",
+    ".npy",
+    ".safetensors",
+    ".onnx",
+    ".plan",
+    ".json",
+    ".sqlite",
+    ".pbtxt",
+    ".py",
+    ".md",
+    ".html",
+}
 """Allowed file kinds. Never pickle, joblib or .pt: loading those runs code."""
 
 NEXT_COMMAND = {
@@ -54,9 +67,13 @@ class Artifact:
     path: Path
     manifest: Manifest
 
+    def has(self, name: str) -> bool:
+        """Whether the manifest lists a payload file."""
+        return any(record.path == name for record in self.manifest.files)
+
     def file(self, name: str) -> Path:
         """Path of a payload file. Raises ArtifactError when the manifest does not list it."""
-        if not any(record.path == name for record in self.manifest.files):
+        if not self.has(name):
             raise ArtifactError(
                 f"artefact has no file {name}",
                 where=str(self.path),

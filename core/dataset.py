@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from core.artifacts import Artifact
 from core.codebook import NO_CODES, Codebook
+from core.columns import is_mapped, read_column
 from core.content import ItemContent
 from core.features import FeatureTable
 from core.histories import Histories
@@ -17,11 +18,37 @@ from core.vocabulary import Vocabulary
 
 SPLITS = ("train", "valid", "test")
 """Split names; a split's code in ``Dataset.splits`` is its place here."""
+EVENT_COLUMNS = {
+    "user_row": "int32",
+    "item_row": "int32",
+    "timestamp": "float64",
+    "value": "float32",
+    "raw_value": "float32",
+    "split": "uint8",
+    "kind": "uint8",
+}
+"""Columns of the events on disk, in the order of the fields of :class:`Events`."""
+EVENTS = "events.parquet"
+"""Events of an artefact that is read into memory."""
+
+
+def event_files(artifact: Artifact) -> dict[str, str]:
+    """sha256 of each file that holds events, by name."""
+    return {
+        record.path: record.sha256
+        for record in artifact.manifest.files
+        if record.path == EVENTS or record.path.startswith("events/")
+    }
+
+
+def column_file(name: str) -> str:
+    """File of a column of events in an artefact that is read memory-mapped."""
+    return f"events/{name}.npy"
 
 
 @dataclass(frozen=True)
 class Events:
-    """Cleaned events in time order, one column each, all ``(events,)``.
+    """Cleaned events in time order, one column each, all ``(events,)``; memory-mapped where the dataset is large.
 
     Attributes:
         user_rows: int32.
@@ -44,8 +71,8 @@ class Events:
     def __len__(self) -> int:
         return len(self.user_rows)
 
-    def where(self, mask: np.ndarray) -> Events:
-        """The events that ``mask`` (bool ``(events,)``) or an index selects, order kept."""
+    def where(self, mask: np.ndarray | slice) -> Events:
+        """The events that ``mask`` (bool ``(events,)``), an index or a slice selects, order kept."""
         return Events(
             self.user_rows[mask],
             self.item_rows[mask],
@@ -58,7 +85,19 @@ class Events:
 
     def of_splits(self, names: Iterable[str]) -> Events:
         """The events of the named splits."""
-        return self.where(np.isin(self.splits, [SPLITS.index(name) for name in names]))
+        mask = np.zeros(len(self), dtype=bool)
+        for name in names:
+            mask |= self.splits == SPLITS.index(name)
+        if is_mapped(self.splits) and mask.any():
+            start, count = int(mask.argmax()), int(np.count_nonzero(mask))
+            if mask[start : start + count].all():  # splits by time lie behind each other: a view, nothing is copied
+                return self.where(slice(start, start + count))
+        return self.where(mask)
+
+    @property
+    def is_mapped(self) -> bool:
+        """Whether the columns lie in files."""
+        return is_mapped(self.user_rows)
 
 
 @dataclass(frozen=True)
@@ -114,14 +153,13 @@ def histories_of(events: Events, n_users: int) -> Histories:
 
 
 def load_dataset(artifact: Artifact) -> Dataset:
-    """Reads a dataset artefact: events.parquet, users.parquet, items.parquet, item_content.parquet,
+    """Reads a dataset artefact: events.parquet or events/*.npy, users.parquet, items.parquet, item_content.parquet,
     *_features.npz, *_codes.json."""
-    table = pq.read_table(artifact.file("events.parquet"))
-    column = lambda name: table[name].to_numpy()  # noqa: E731
-    events = Events(
-        column("user_row"), column("item_row"), column("timestamp"), column("value"), column("raw_value"),
-        column("split"), column("kind"),
-    )  # fmt: skip
+    if artifact.has(EVENTS):
+        table = pq.read_table(artifact.file(EVENTS))
+        events = Events(*(table[name].to_numpy() for name in EVENT_COLUMNS))
+    else:
+        events = Events(*(read_column(artifact.file(column_file(name))) for name in EVENT_COLUMNS))
     users = pq.read_table(artifact.file("users.parquet"), columns=["user_id"])
     items = pq.read_table(artifact.file("items.parquet"), columns=["item_id", "title"])
     facts = artifact.manifest.tensors

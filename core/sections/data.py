@@ -12,9 +12,11 @@ from core.sections.base import Section
 
 class DataSettings(Section):
     source: str = "movielens-100k"
-    """movielens-100k, movielens-1m, movielens-10m, movielens-20m, movielens-25m, movielens-32m, files, synthetic."""
+    """movielens-100k, movielens-1m, movielens-10m, movielens-20m, movielens-25m, movielens-32m, files, synthetic,
+    fractal (MovieLens-100K expanded to any size)."""
     events: Path | None = None
-    """source=files: CSV (.gz too) or Parquet with user_id, item_id, timestamp and optionally value, event, split."""
+    """source=files: CSV (.gz too) or Parquet with user_id, item_id, timestamp and optionally value, event, split; or a
+    folder of Parquet files."""
     items: Path | None = None
     """source=files: optional table with item_id and any attribute columns."""
     users: Path | None = None
@@ -38,8 +40,17 @@ class DataSettings(Section):
     synthetic_items: int = Field(0, ge=0)
     """0 takes as many as suit the events: 500 for 50 thousand, 2,236 for a million."""
     synthetic_events: int = Field(50_000, ge=10)
+    fractal_events: int = Field(1_000_000, ge=100_000)
+    """About how many events source=fractal makes."""
     seed: int = 0
-    """Seed of the synthetic generator."""
+    """Seed of the synthetic generators."""
+    out_of_core_events: int = Field(20_000_000, ge=0)
+    """source=files: files with more events (text files by their size) are read in parts, sorted and cleaned on disk and
+    read memory-mapped by training; so are all folders and source=fractal."""
+    sort_memory_mb: int = Field(2_048, ge=128)
+    """What the sort on disk may hold in memory; what is beyond it costs writing and reading once more."""
+    sort_threads: int = Field(0, ge=0)
+    """Threads of that sort; 0 takes all cores."""
 
 
 Statistic = Literal["popularity", "recent_popularity", "returning_popularity", "trend", "age", "mean_value"]

@@ -13,6 +13,7 @@ from scipy import sparse
 from torch import Tensor
 
 from core.bootstrap import paired_bootstrap
+from core.columns import counts_of
 from core.dataset import Dataset, Events
 from core.features import UNKNOWN
 from core.metrics import hits, ndcg, truth_of
@@ -66,7 +67,7 @@ def fit_newcomers(
         progress: Gets one line.
     """
     features = dataset.user_features
-    counts = np.bincount(events.user_rows, minlength=dataset.n_users)
+    counts = counts_of(events.user_rows, dataset.n_users)
     users = np.flatnonzero((counts > 0) & (features.codes > UNKNOWN).any(1))
     if not (settings.enabled and model.takes_content) or len(users) < FEWEST_USERS:
         return NewcomerFit(model, {})

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from core.columns import counts_of
 from core.dataset import Dataset, Events, histories_of
 from core.progress import SILENT, Progress
 from core.settings import Settings
@@ -76,7 +77,7 @@ def warm_cold_items(
     chosen = settings.content
     if not (chosen.enabled and model.takes_content):
         return Warmed(model, {})
-    counts = np.bincount(events.item_rows, minlength=dataset.n_items)
+    counts = counts_of(events.item_rows, dataset.n_items)
     inputs = content_inputs(dataset, settings, start.encoder if start else None)
     known = inputs.known.numpy()
     cold = np.flatnonzero((counts == 0) & known)

@@ -17,7 +17,7 @@ def parse_attributes(table: RawTable, id_column: str, *, max_bad_share: float) -
     Raises:
         DataError: The id column is missing or of a wrong type, or too many rows are bad.
     """
-    require_columns(table, [id_column])
+    require_columns(table.name, table.columns.column_names, [id_column])
     check = RowCheck(np.zeros(table.columns.num_rows, dtype=bool))
     ids = read_ids(table, id_column, check)
     reasons, first_bad = settle(table, check, max_bad_share)

@@ -27,17 +27,26 @@ def time_boundaries(timestamps: np.ndarray, quantiles: tuple[float, float]) -> t
         timestamps: float64 ``(events,)``, at least one.
         quantiles: Shares of events, for example (0.8, 0.9).
     """
-    last = len(timestamps) - 1
-    places = [share * last for share in quantiles]
+    return interpolate(np.partition(timestamps, _around(len(timestamps), quantiles)), quantiles)
+
+
+def interpolate(ordered: np.ndarray, quantiles: tuple[float, float]) -> tuple[float, float]:
+    """The same of ascending times ``(events,)``."""
+    places = [share * (len(ordered) - 1) for share in quantiles]
     lows = [int(place) for place in places]
-    highs = [min(low + 1, last) for low in lows]
-    ordered = np.partition(timestamps, sorted({*lows, *highs}))
+    highs = [min(low + 1, len(ordered) - 1) for low in lows]
     # Written out, since numpy.quantile interpolates from the other end above one half and can differ in the last bit.
     ends = [
         float(ordered[low] + (ordered[high] - ordered[low]) * (place - low))
         for place, low, high in zip(places, lows, highs, strict=True)
     ]
     return ends[0], ends[1]
+
+
+def _around(count: int, quantiles: tuple[float, float]) -> list[int]:
+    """Places of ``count`` ordered times that decide the quantiles."""
+    lows = {int(share * (count - 1)) for share in quantiles}
+    return sorted(lows | {min(low + 1, count - 1) for low in lows})
 
 
 def split_by_time(timestamps: np.ndarray, boundaries: tuple[float, float]) -> np.ndarray:

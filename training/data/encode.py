@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,16 +45,25 @@ def fit_vocabulary(
         attributes: Table whose ids belong to the vocabulary, events or not.
     """
     size = len(column.ids)
-    used = np.flatnonzero(np.bincount(codes, minlength=size))
-    counts = np.bincount(codes[is_train], minlength=size)[used]
-    ids = column.ids.take(pa.array(used))
+    counts, train_counts = np.bincount(codes, minlength=size), np.bincount(codes[is_train], minlength=size)
+    return order_vocabulary(column.ids, counts, train_counts, attributes)
+
+
+def order_vocabulary(
+    ids: pa.Array, counts: np.ndarray, train_counts: np.ndarray, attributes: RawAttributes | None
+) -> Encoding:
+    """The same from how often each code occurs, in all events that are kept and in those of train, int ``(codes,)``."""
+    size = len(ids)
+    used = np.flatnonzero(counts)
+    weights = train_counts[used]
+    ids = ids.take(pa.array(used))
     if attributes is not None:
         cold = attributes.ids.filter(pc.invert(pc.is_in(attributes.ids, value_set=ids)))
         ids = pa.concat_arrays([ids, cold])
         used = np.append(used, np.full(len(cold), -1))
-        counts = np.append(counts, np.zeros(len(cold), dtype=counts.dtype))
+        weights = np.append(weights, np.zeros(len(cold), dtype=weights.dtype))
     order = pc.sort_indices(
-        pa.table({"count": counts, "id": ids}), sort_keys=[("count", "descending"), ("id", "ascending")]
+        pa.table({"count": weights, "id": ids}), sort_keys=[("count", "descending"), ("id", "ascending")]
     ).to_numpy()
     row_of_code = np.full(size, -1, dtype=np.int32)
     ordered = used[order]
@@ -100,8 +109,21 @@ def encode_kinds(kinds: pa.DictionaryArray | None, places: np.ndarray) -> Kinds:
         return Kinds(("",), np.zeros(len(places), dtype=np.uint8))
     texts = [(text or "").strip() for text in kinds.dictionary.to_pylist()]
     indices = pc.fill_null(kinds.indices.take(pa.array(places)).cast(pa.int64()), len(texts)).to_numpy()
-    used = {texts[index] for index in np.unique(indices[indices < len(texts)])}
-    names = ("", *sorted(used - {""}))
+    names, table = name_kinds([*texts, ""], np.unique(indices))
+    return Kinds(names, table[indices])
+
+
+def name_kinds(texts: Sequence[str], used: np.ndarray) -> tuple[tuple[str, ...], np.ndarray]:
+    """Names of the kinds that are used, and the code of each text, uint8 ``(texts,)``.
+
+    Args:
+        texts: Names as given, stripped; some may repeat, "" is unknown.
+        used: Places in ``texts`` that occur.
+
+    Raises:
+        DataError: More than 255 kinds: then the column holds something else.
+    """
+    names = ("", *sorted({texts[place] for place in used} - {""}))
     if len(names) > MOST_KINDS:
         raise DataError(
             "too many kinds of events",
@@ -110,8 +132,7 @@ def encode_kinds(kinds: pa.DictionaryArray | None, places: np.ndarray) -> Kinds:
             found=f"{len(names) - 1:,}",
         )
     code_of = {name: code for code, name in enumerate(names)}
-    table = np.array([code_of.get(text, 0) for text in texts] + [0], dtype=np.uint8)
-    return Kinds(names, table[indices])
+    return names, np.array([code_of.get(text, 0) for text in texts], dtype=np.uint8)
 
 
 @dataclass(frozen=True)
@@ -139,7 +160,12 @@ def standardise(raw_values: np.ndarray, is_train: np.ndarray) -> Standardised:
     known = np.isfinite(raw_values)
     train = raw_values[is_train & known].astype(np.float64)
     mean, std = (float(train.mean()), float(train.std())) if len(train) else (0.0, 0.0)
+    return Standardised(scale_values(raw_values, mean, std), mean, std)
+
+
+def scale_values(raw_values: np.ndarray, mean: float, std: float) -> np.ndarray:
+    """Values float32 ``(events,)`` in standard deviations from the mean; 0 if unknown (NaN) or ``std`` is."""
     if std == 0.0:
-        return Standardised(np.zeros(len(raw_values), dtype=np.float32), mean, std)
+        return np.zeros(len(raw_values), dtype=np.float32)
     scaled = (raw_values - mean) / std
-    return Standardised(np.where(known, scaled, 0.0).astype(np.float32), mean, std)
+    return np.where(np.isfinite(raw_values), scaled, 0.0).astype(np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import numpy as np
@@ -13,7 +14,7 @@ from core.errors import DataError
 from training.data.cells import RowCheck, is_text, read_numbers
 from training.data.files import RawTable, shorten, unclosed_quote
 from training.data.raw import IdColumn, RawEvents, TableReport
-from training.data.rows import as_dictionary, read_ids, require_columns, settle
+from training.data.rows import Account, as_dictionary, read_ids, require_columns
 
 EVENT_COLUMNS = ("user_id", "item_id", "timestamp", "value", "event", "split")
 TEXT_COLUMNS = ("user_id", "item_id", "event", "split")
@@ -37,9 +38,21 @@ def parse_events(table: RawTable, *, now: datetime, max_bad_share: float) -> tup
         DataError: A required column is missing or of a wrong type, an id holds NUL, a split name is unknown, or too
             many rows are bad.
     """
+    require_event_columns(table.name, table.columns.column_names)
+    account = Account()
+    events = check_events(table, now, account)
+    return events, report_events(table.name, table.columns.column_names, account, max_bad_share)
+
+
+def require_event_columns(name: str, columns: Sequence[str]) -> None:
+    """Raises DataError where a table lacks a column that events need."""
+    wanted = ["user_id", "item_id"] + ([] if "split" in columns else ["timestamp"])
+    require_columns(name, columns, wanted, "a split column with train, valid and test can stand for timestamp")
+
+
+def check_events(table: RawTable, now: datetime, account: Account) -> RawEvents:
+    """The good rows of a table or a part of one; bad ones are put to the account."""
     names = table.columns.column_names
-    wanted = ["user_id", "item_id"] + ([] if "split" in names else ["timestamp"])
-    require_columns(table, wanted, "a split column with train, valid and test can stand for timestamp")
     check = RowCheck(np.zeros(table.columns.num_rows, dtype=bool))
     users = read_ids(table, "user_id", check)
     items = read_ids(table, "item_id", check)
@@ -47,9 +60,9 @@ def parse_events(table: RawTable, *, now: datetime, max_bad_share: float) -> tup
     values = _values(table, check) if "value" in names else None
     splits = _splits(table) if "split" in names else None
     kinds = _kinds(table) if "event" in names else None
-    reasons, first = settle(table, check, max_bad_share)
+    account.add(table, check)
     good = ~check.bad
-    events = RawEvents(
+    return RawEvents(
         IdColumn(users.codes[good], users.ids),
         IdColumn(items.codes[good], items.ids),
         None if timestamps is None else timestamps[good],
@@ -57,10 +70,19 @@ def parse_events(table: RawTable, *, now: datetime, max_bad_share: float) -> tup
         None if splits is None else splits[good],
         None if kinds is None else kinds.filter(pa.array(good)),
     )
-    if len(events) == 0:
-        raise DataError("no usable event", where=table.name, found=f"{table.rows_read:,} rows, all bad; {first}")
-    ignored = tuple(name for name in names if name not in EVENT_COLUMNS)
-    return events, TableReport(table.name, table.rows_read, reasons, first, ignored)
+
+
+def report_events(name: str, columns: Sequence[str], account: Account, max_bad_share: float) -> TableReport:
+    """What reading a table of events found.
+
+    Raises:
+        DataError: Too many rows are bad, or all of them.
+    """
+    reasons, first = account.settle(max_bad_share)
+    if sum(reasons.values()) == account.rows_read:
+        raise DataError("no usable event", where=name, found=f"{account.rows_read:,} rows, all bad; {first}")
+    ignored = tuple(column for column in columns if column not in EVENT_COLUMNS)
+    return TableReport(name, account.rows_read, reasons, first, ignored)
 
 
 def _timestamps(table: RawTable, check: RowCheck, now: datetime) -> np.ndarray:

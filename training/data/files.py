@@ -9,10 +9,10 @@ import gzip
 import io
 import itertools
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import pyarrow as pa
@@ -75,13 +75,16 @@ class RawTable:
         name: The file.
         columns: The rows; all text where the file is text.
         source: The text file, for line numbers; None for Parquet.
-        ragged: Rows left out of ``columns`` since their number of cells is wrong, in order.
+        ragged: Rows left out of ``columns`` since their number of cells is wrong, in order; of the whole file where
+            this is a part of it.
+        first: Rows of the file before this part of it, ragged ones not counted.
     """
 
     name: str
     columns: pa.Table
     source: TextFile | None = None
-    ragged: tuple[RaggedRow, ...] = field(default=())
+    ragged: Sequence[RaggedRow] = field(default=())
+    first: int = 0
 
     @property
     def rows_read(self) -> int:
@@ -91,7 +94,8 @@ class RawTable:
     def file_row(self, row: int) -> int:
         """Place of row ``row`` of ``columns`` among all the file's rows, ragged ones included."""
         shifts = np.array([ragged.row - before for before, ragged in enumerate(self.ragged)], dtype=np.int64)
-        return row + int(np.searchsorted(shifts, row, side="right"))
+        place = self.first + row
+        return place + int(np.searchsorted(shifts, place, side="right"))
 
     def place(self, file_row: int) -> str:
         """Where a row stands: the line as an editor counts (a header is line 1), or the row of a Parquet file."""
@@ -105,47 +109,76 @@ class RawTable:
 
 def read_text(file: TextFile, text_ids: Iterable[str]) -> RawTable:
     """Reads delimited text, every cell as text; see :func:`read_file`."""
-    with _told(file):
-        names = list(file.header) if file.header else _header(file)
-        ragged: list[RaggedRow] = []
-        first_row = 1 if file.header else 2  # pyarrow counts rows from 1, the header among them
-
-        def keep(row: pyarrow.csv.InvalidRow) -> str:
-            start, lines = row.text[:MOST_SHOWN], row.text.count("\n")
-            ragged.append(RaggedRow(row.number - first_row, row.expected_columns, row.actual_columns, start, lines))
-            return "skip"
-
-        encoded = pa.dictionary(pa.int32(), pa.string())
-        text_ids = set(text_ids)
-        with file.open() as stream:
-            table = pyarrow.csv.read_csv(
-                stream,
-                # Threads would lose the row numbers of ragged rows.
-                read_options=pyarrow.csv.ReadOptions(
-                    use_threads=False, block_size=BLOCK_BYTES, column_names=list(file.header) if file.header else None
-                ),
-                parse_options=pyarrow.csv.ParseOptions(
-                    delimiter=file.delimiter,
-                    quote_char='"' if file.quoted else False,
-                    newlines_in_values=file.quoted,
-                    invalid_row_handler=keep,
-                ),
-                convert_options=pyarrow.csv.ConvertOptions(
-                    column_types={name: encoded if name in text_ids else pa.string() for name in names}
-                ),
-            )
-    raw = RawTable(file.name, table, file, tuple(ragged))
+    ragged: list[RaggedRow] = []
+    with told(file), file.open() as stream:
+        table = pyarrow.csv.read_csv(stream, **_options(file, text_ids, ragged))
+    raw = RawTable(file.name, table, file, ragged)
     if raw.rows_read == 0:
-        raise DataError("table has no rows", where=file.name, expected="rows below the header", found="only a header")
-    open_quote = next((row for row in ragged if row.lines), None)
-    if open_quote is not None:
-        raise unclosed_quote(raw, open_quote.row, open_quote.text)
+        raise no_rows(file.name, "only a header")
+    _refuse_open_quote(raw)
     return raw
+
+
+def read_text_parts(file: TextFile, text_ids: Iterable[str]) -> Iterator[RawTable]:
+    """The same in parts of ``BLOCK_BYTES``, for files larger than memory."""
+    ragged: list[RaggedRow] = []
+    first = checked = 0
+    with told(file), file.open() as stream:
+        reader = pyarrow.csv.open_csv(stream, **_options(file, text_ids, ragged))
+        none = pa.RecordBatch.from_pylist([], schema=reader.schema)  # rows at the end that are all ragged
+        for batch in itertools.chain(reader, [none]):
+            part = RawTable(file.name, pa.Table.from_batches([batch]), file, ragged, first)
+            _refuse_open_quote(part, checked)
+            checked = len(ragged)
+            yield part
+            first += batch.num_rows
+    if first + len(ragged) == 0:
+        raise no_rows(file.name, "only a header")
+
+
+def no_rows(name: str, found: str) -> DataError:
+    """The error for a table without rows."""
+    return DataError("table has no rows", where=name, expected="rows", found=found)
+
+
+def _options(file: TextFile, text_ids: Iterable[str], ragged: list[RaggedRow]) -> dict[str, Any]:
+    """How pyarrow reads a file: rows with a wrong number of cells are put into ``ragged``."""
+    names = list(file.header) if file.header else header_of(file)
+    first_row = 1 if file.header else 2  # pyarrow counts rows from 1, the header among them
+
+    def keep(row: pyarrow.csv.InvalidRow) -> str:
+        start, lines = row.text[:MOST_SHOWN], row.text.count("\n")
+        ragged.append(RaggedRow(row.number - first_row, row.expected_columns, row.actual_columns, start, lines))
+        return "skip"
+
+    encoded = pa.dictionary(pa.int32(), pa.string())
+    text_ids = set(text_ids)
+    return {
+        # Threads would lose the row numbers of ragged rows.
+        "read_options": pyarrow.csv.ReadOptions(
+            use_threads=False, block_size=BLOCK_BYTES, column_names=list(file.header) if file.header else None
+        ),
+        "parse_options": pyarrow.csv.ParseOptions(
+            delimiter=file.delimiter,
+            quote_char='"' if file.quoted else False,
+            newlines_in_values=file.quoted,
+            invalid_row_handler=keep,
+        ),
+        "convert_options": pyarrow.csv.ConvertOptions(
+            column_types={name: encoded if name in text_ids else pa.string() for name in names}
+        ),
+    }
+
+
+def _refuse_open_quote(table: RawTable, checked: int = 0) -> None:
+    open_quote = next((row for row in table.ragged[checked:] if row.lines), None)
+    if open_quote is not None:
+        raise unclosed_quote(table, open_quote.row, open_quote.text)
 
 
 def check_quotes(file: TextFile) -> None:
     """Raises DataError where the file ends inside a quoted cell, which would swallow all rows behind the quote."""
-    with _told(file), file.open() as stream:
+    with told(file), file.open() as stream:
         lines = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
         try:
             collections.deque(csv.reader(lines, delimiter=file.delimiter, strict=True), maxlen=0)
@@ -175,7 +208,8 @@ def shorten(text: object, most: int = MOST_SHOWN) -> str:
     return shown if len(shown) <= most else f"{shown[:most]}…"
 
 
-def _header(file: TextFile) -> list[str]:
+def header_of(file: TextFile) -> list[str]:
+    """Column names in a file's first line."""
     with file.open() as stream:
         start = stream.readline(HEADER_BYTES)
     if not start.strip():
@@ -211,7 +245,8 @@ def check_names(names: list[str], where: str) -> None:
 
 
 @contextmanager
-def _told(file: TextFile) -> Iterator[None]:
+def told(file: TextFile) -> Iterator[None]:
+    """Tells what goes wrong in reading a text file."""
     try:
         yield
     except gzip.BadGzipFile as error:

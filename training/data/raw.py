@@ -75,22 +75,3 @@ class TableReport:
     dropped: dict[str, int] = field(default_factory=dict)
     first_bad_row: str | None = None
     ignored_columns: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class RawData:
-    """A source, read.
-
-    Attributes:
-        events: All well-formed events.
-        items: Attributes of items, if there is a table of them.
-        users: Attributes of users, if there is a table of them.
-        reports: What reading found, per table (events, items, users).
-        fingerprints: sha256 of each file that was fetched.
-    """
-
-    events: RawEvents
-    items: RawAttributes | None
-    users: RawAttributes | None
-    reports: dict[str, TableReport]
-    fingerprints: dict[str, str] = field(default_factory=dict)

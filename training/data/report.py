@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from training.data.codes import Fitted
-from training.data.raw import RawData, TableReport
-from training.data.selection import Selection
+from training.data.raw import TableReport
+from training.data.sources import Source
 
 
 def report_of(
-    source: str, raw: RawData, selection: Selection, facts: dict[str, Any], users: Fitted, items: Fitted
+    source: str, raw: Source, dropped: dict[str, int], facts: dict[str, Any], users: Fitted, items: Fitted
 ) -> dict[str, Any]:
     """Everything that was read, dropped, ignored and learned, as plain JSON values."""
     tables = {kind: _table(table) for kind, table in raw.reports.items()}
-    tables["events"]["dropped"].update(selection.dropped)
+    tables["events"]["dropped"].update(dropped)
     return {
         "source": source,
         "fetched_sha256": raw.fingerprints,

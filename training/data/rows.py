@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from core.errors import DataError
-from training.data.cells import RowCheck, is_text
-from training.data.files import RawTable, shorten, unclosed_quote
+from training.data.cells import BadCell, RowCheck, is_text
+from training.data.files import RaggedRow, RawTable, shorten, unclosed_quote
 from training.data.raw import IdColumn
 
 BREAKS = r"[\x00\r\n]"
 """NUL and line breaks: never in an id. They would also betray a quote that swallowed rows."""
 
 
-def require_columns(table: RawTable, wanted: list[str], note: str = "") -> None:
-    """Raises DataError where a column is missing, with those that are there."""
-    names = table.columns.column_names
-    missing = [name for name in wanted if name not in names]
+def require_columns(name: str, columns: Sequence[str], wanted: Sequence[str], note: str = "") -> None:
+    """Raises DataError where a column of the table called ``name`` is missing, with those that are there."""
+    names = list(columns)
+    missing = [column for column in wanted if column not in names]
     if not missing:
         return
     one_column = len(names) == 1 and any(mark in names[0] for mark in ";\t|")
     raise DataError(
         f"column {', '.join(missing)} is missing",
-        where=table.name,
+        where=name,
         expected=", ".join(wanted) + (f" ({note})" if note else ""),
         found=shorten(", ".join(map(repr, names)), 400),
         next_step="separate the columns by commas" if one_column else "rename the columns",
@@ -73,49 +74,85 @@ def as_dictionary(column: pa.ChunkedArray) -> pa.DictionaryArray:
     return combined
 
 
-def settle(table: RawTable, check: RowCheck, max_bad_share: float) -> tuple[dict[str, int], str | None]:
-    """Counts of bad rows per reason and the first one in words.
+class Account:
+    """The reckoning of a table's bad rows, part by part or at once."""
 
-    Raises:
-        DataError: More than ``max_bad_share`` of the rows are bad.
-    """
-    reasons = dict(check.reasons)
-    if table.ragged:
-        reasons["wrong number of cells"] = len(table.ragged)
-    bad = sum(reasons.values())
-    if not bad:
-        return {}, None
-    first = _first(table, check)
-    if bad > max_bad_share * table.rows_read:
-        counts = ", ".join(f"{count:,} × {reason}" for reason, count in reasons.items())
-        raise DataError(
-            "too many bad rows, here is the first",
-            where=f"{first.where}, column {first.column}",
-            expected=first.expected,
-            found=first.found,
-            next_step=f"mend the file: {bad:,} of {table.rows_read:,} rows are bad ({counts}), "
-            f"data.max_bad_share allows {max_bad_share:.2%}",
-        )
-    return reasons, f"{first.where}, column {first.column}: expected {first.expected}, found {first.found}"
+    def __init__(self) -> None:
+        self._rows = 0
+        self._reasons: dict[str, int] = {}
+        self._first: _Place | None = None
+        self._last: RawTable | None = None
+
+    def add(self, table: RawTable, check: RowCheck) -> None:
+        """Takes in a part; parts come in the file's order."""
+        self._rows += len(check.bad)
+        for reason, count in check.reasons.items():
+            self._reasons[reason] = self._reasons.get(reason, 0) + count
+        if self._first is None and check.first is not None:
+            self._first = _cell_place(table, check.first)
+        self._last = replace(table, columns=table.columns.schema.empty_table())
+
+    @property
+    def rows_read(self) -> int:
+        """Rows so far, bad ones included."""
+        return self._rows + len(self._ragged)
+
+    @property
+    def _ragged(self) -> Sequence[RaggedRow]:
+        return () if self._last is None else self._last.ragged
+
+    def settle(self, max_bad_share: float) -> tuple[dict[str, int], str | None]:
+        """Counts of bad rows per reason and the first one in words.
+
+        Raises:
+            DataError: More than ``max_bad_share`` of the rows are bad.
+        """
+        reasons, first = dict(self._reasons), self._first
+        ragged = self._ragged
+        if self._last is not None and ragged:
+            reasons["wrong number of cells"] = len(ragged)
+            if first is None or ragged[0].row < first.row:
+                first = _ragged_place(self._last, ragged[0])
+        if first is None:
+            return {}, None
+        bad, rows = sum(reasons.values()), self.rows_read
+        if bad > max_bad_share * rows:
+            counts = ", ".join(f"{count:,} × {reason}" for reason, count in reasons.items())
+            raise DataError(
+                "too many bad rows, here is the first",
+                where=f"{first.where}, column {first.column}",
+                expected=first.expected,
+                found=first.found,
+                next_step=f"mend the file: {bad:,} of {rows:,} rows are bad ({counts}), "
+                f"data.max_bad_share allows {max_bad_share:.2%}",
+            )
+        return reasons, f"{first.where}, column {first.column}: expected {first.expected}, found {first.found}"
+
+
+def settle(table: RawTable, check: RowCheck, max_bad_share: float) -> tuple[dict[str, int], str | None]:
+    """The account of a whole table, see :meth:`Account.settle`."""
+    account = Account()
+    account.add(table, check)
+    return account.settle(max_bad_share)
 
 
 @dataclass(frozen=True)
 class _Place:
+    row: int
     where: str
     column: str
     expected: str
     found: str
 
 
-def _first(table: RawTable, check: RowCheck) -> _Place:
-    cell = check.first
-    at = None if cell is None else table.file_row(cell.row)
-    ragged = table.ragged[0] if table.ragged else None
-    if cell is None or at is None or (ragged is not None and ragged.row < at):
-        assert ragged is not None
-        found = f"{ragged.found} cells: {shorten(ragged.text)}"
-        return _Place(table.place(ragged.row), "any", f"{ragged.expected} cells", found)
-    return _Place(table.place(at), cell.column, cell.expected, cell.found)
+def _cell_place(table: RawTable, cell: BadCell) -> _Place:
+    row = table.file_row(cell.row)
+    return _Place(row, table.place(row), cell.column, cell.expected, cell.found)
+
+
+def _ragged_place(table: RawTable, ragged: RaggedRow) -> _Place:
+    found = f"{ragged.found} cells: {shorten(ragged.text)}"
+    return _Place(ragged.row, table.place(ragged.row), "any", f"{ragged.expected} cells", found)
 
 
 def _refuse_break(table: RawTable, name: str, ids: pa.Array, codes: np.ndarray, broken: pa.Array) -> None:

@@ -62,19 +62,29 @@ def select_events(raw: RawEvents, settings: DataSettings, weights: Mapping[str, 
     alive = k_core(users, items, settings.min_user_events, settings.min_item_events)
     dropped["outside the k-core"] = int((~alive).sum())
     if not alive.any():
-        raise DataError(
-            "no event is left",
-            where="data.min_user_events, data.min_item_events",
-            expected="thresholds that some users and items reach",
-            found=f"all {len(places):,} events outside the k-core of {settings.min_user_events} events per user and "
-            f"{settings.min_item_events} per item",
-            next_step="lower the thresholds",
-        )
+        raise outside_k_core(settings, len(places))
     selection = Selection(places[alive], splits[alive], boundaries, {k: v for k, v in dropped.items() if v})
-    if not selection.is_train.any():
-        counts = dict(zip(SPLITS, np.bincount(selection.splits, minlength=3).tolist(), strict=True))
-        raise DataError("no event in the train split", where="split", expected="train events", found=str(counts))
+    check_train_events(np.bincount(selection.splits, minlength=len(SPLITS)))
     return selection
+
+
+def outside_k_core(settings: DataSettings, count: int) -> DataError:
+    """The error for data of which the k-core leaves nothing of ``count`` events."""
+    return DataError(
+        "no event is left",
+        where="data.min_user_events, data.min_item_events",
+        expected="thresholds that some users and items reach",
+        found=f"all {count:,} events outside the k-core of {settings.min_user_events} events per user and "
+        f"{settings.min_item_events} per item",
+        next_step="lower the thresholds",
+    )
+
+
+def check_train_events(counts: np.ndarray) -> None:
+    """Raises DataError where the train split is empty; ``counts`` are the events of each split."""
+    if not counts[SPLITS.index("train")]:
+        found = str(dict(zip(SPLITS, counts.tolist(), strict=True)))
+        raise DataError("no event in the train split", where="split", expected="train events", found=found)
 
 
 def _splits(raw: RawEvents, settings: DataSettings) -> tuple[np.ndarray, tuple[float, float] | None]:

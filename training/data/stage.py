@@ -15,19 +15,20 @@ import pyarrow.parquet as pq
 
 from core.artifacts import Artifact, create_artifact, write_json
 from core.content import ItemContent
-from core.dataset import SPLITS
 from core.errors import SettingsError
 from core.progress import SILENT, Progress
 from core.sections import FeatureSettings
 from core.settings import Settings
+from core.spill import spill_folder
 from training.data.codes import Fitted, fit_features
 from training.data.dense import dense_columns, read_content
 from training.data.derive import derive_columns
-from training.data.encode import Encoding, Kinds, Standardised, encode_kinds, fit_vocabulary, standardise
-from training.data.raw import RawAttributes, RawData
+from training.data.gather import Gathered
+from training.data.large import prepare_large
+from training.data.prepare import prepare_events
+from training.data.raw import RawAttributes
 from training.data.report import first_bad_rows, report_of, summary_line
-from training.data.selection import Selection, select_events
-from training.data.sources import read_source
+from training.data.sources import Source, read_source
 
 
 def build_dataset(
@@ -53,28 +54,23 @@ def build_dataset(
             expected="train_until < valid_until",
             found=f"{data.train_until} and {data.valid_until}",
         )
-    raw = read_source(data, settings.paths.var, now(), progress)
-    selection = select_events(raw.events, data, settings.events.kind_weights)
-    columns = (raw.events.users, raw.events.items)
-    users, items = (
-        fit_vocabulary(column, column.codes[selection.places], selection.is_train, attributes)
-        for column, attributes in zip(columns, (raw.users, raw.items), strict=True)
-    )
-    values = standardise(_raw_values(raw, selection), selection.is_train)
-    kinds = encode_kinds(raw.events.kinds, selection.places)
-    with create_artifact(settings.paths.var, "dataset", settings=_sections(settings), seed=data.seed) as draft:
-        pq.write_table(
-            _events_table(raw, selection, users, items, values, kinds),
-            draft.path / "events.parquet",
-            compression="zstd",
-        )
-        user_features = _write_side(draft.path, "user", users, raw.users, (), settings.features)
-        item_features = _write_side(draft.path, "item", items, raw.items, (data.title_column,), settings.features)
-        _write_content(draft.path, items, raw, data.text_columns or (data.title_column,))
-        draft.tensors.update(_facts(raw, selection, users, items, values, kinds))
-        report = report_of(data.source, raw, selection, draft.tensors, user_features, item_features)
-        draft.metrics.update(report)
-        write_json(draft.path / "report.json", report)
+    with spill_folder(settings.paths.var) as folder:
+        raw = read_source(data, settings.paths.var, now(), progress, folder)
+        attributes, weights = (raw.users, raw.items), settings.events.kind_weights
+        if isinstance(raw.events, Gathered):
+            prepared = prepare_large(raw.events, *attributes, data, weights, folder)
+        else:
+            prepared = prepare_events(raw.events, *attributes, data, weights)
+        with create_artifact(settings.paths.var, "dataset", settings=_sections(settings), seed=data.seed) as draft:
+            prepared.write(draft.path)
+            user_features = _write_side(draft.path, "user", prepared.users, raw.users, (), settings.features)
+            titles = (data.title_column,)
+            item_features = _write_side(draft.path, "item", prepared.items, raw.items, titles, settings.features)
+            _write_content(draft.path, prepared.items, raw, data.text_columns or titles)
+            draft.tensors.update(prepared.facts)
+            report = report_of(data.source, raw, prepared.dropped, draft.tensors, user_features, item_features)
+            draft.metrics.update(report)
+            write_json(draft.path / "report.json", report)
     artifact = draft.finished()
     for line in first_bad_rows(report):
         progress.say(line)
@@ -90,39 +86,15 @@ def _sections(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _raw_values(raw: RawData, selection: Selection) -> np.ndarray:
-    if raw.events.values is None:
-        return np.full(len(selection.places), np.nan, dtype=np.float32)
-    return raw.events.values[selection.places]
-
-
-def _events_table(
-    raw: RawData, selection: Selection, users: Encoding, items: Encoding, values: Standardised, kinds: Kinds
-) -> pa.Table:
-    places, events = selection.places, raw.events
-    times = np.zeros(len(places)) if events.timestamps is None else events.timestamps[places]
-    columns: dict[str, Any] = {
-        "user_row": users.row_of_code[events.users.codes[places]],
-        "item_row": items.row_of_code[events.items.codes[places]],
-        "timestamp": times,
-        "value": values.values,
-        "raw_value": _raw_values(raw, selection),
-        "split": selection.splits,
-        "kind": kinds.codes,
-    }
-    return pa.table(columns)
-
-
 def _write_side(
     folder: Path,
     noun: Literal["user", "item"],
-    encoding: Encoding,
+    ids: pa.Array,
     attributes: RawAttributes | None,
     titles: tuple[str, ...],
     features: FeatureSettings,
 ) -> Fitted:
     """Writes <noun>s.parquet and <noun>_features.npz."""
-    ids = encoding.ids
     given = pa.table({}) if attributes is None else attributes.columns
     rows = np.zeros(0, dtype=np.int64)
     table = pa.table({f"{noun}_id": ids})
@@ -143,12 +115,12 @@ def _write_side(
     return fitted
 
 
-def _write_content(folder: Path, items: Encoding, raw: RawData, texts: tuple[str, ...]) -> None:
+def _write_content(folder: Path, ids: pa.Array, raw: Source, texts: tuple[str, ...]) -> None:
     """Writes item_content.parquet: text and vectors of all items."""
-    content = ItemContent.none(len(items.ids))
+    content = ItemContent.none(len(ids))
     if raw.items is not None:
-        rows = pc.index_in(raw.items.ids, value_set=items.ids).to_numpy()
-        content = read_content(raw.items.columns, rows, len(items.ids), texts, raw.reports["items"].name)
+        rows = pc.index_in(raw.items.ids, value_set=ids).to_numpy()
+        content = read_content(raw.items.columns, rows, len(ids), texts, raw.reports["items"].name)
     content.save(folder / "item_content.parquet")
 
 
@@ -159,23 +131,3 @@ def _known_text(table: pa.Table, titles: tuple[str, ...]) -> pa.ChunkedArray:
         return pa.chunked_array([pa.nulls(len(table), pa.string())])
     text = table[found].cast(pa.string())
     return pc.if_else(pc.equal(pc.utf8_trim_whitespace(text), ""), pa.scalar(None, pa.string()), text)
-
-
-def _facts(
-    raw: RawData, selection: Selection, users: Encoding, items: Encoding, values: Standardised, kinds: Kinds
-) -> dict[str, Any]:
-    counts = np.bincount(selection.splits, minlength=len(SPLITS)).tolist()
-    known = np.isfinite(_raw_values(raw, selection))
-    ends = selection.boundaries
-    return {
-        "n_users": len(users.ids),
-        "n_items": len(items.ids),
-        "n_events": len(selection.places),
-        "has_times": raw.events.timestamps is not None,
-        "has_values": bool(known.any()),
-        "value_mean": values.mean,
-        "value_std": values.std,
-        "kinds": kinds.names,
-        "split_counts": dict(zip(SPLITS, counts, strict=True)),
-        "time_boundaries": None if ends is None else {"train": ends[0], "valid": ends[1]},
-    }

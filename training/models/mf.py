@@ -8,17 +8,19 @@ from functools import partial
 import numpy as np
 import torch
 
-from core.dataset import Dataset, Events, histories_of
+from core.columns import release
+from core.dataset import Dataset, Events
 from core.kinds import kind_weights
 from core.progress import SILENT, Progress
 from core.settings import Settings
+from core.spill import spill_root
 from training.checkpoints import Checkpoint, Checkpoints
 from training.continuation import Continuation
 from training.distributed.group import ALONE, Group
 from training.loop import check_finite, check_not_empty
 from training.models import mf_numba, mf_torch
-from training.models.event_weights import EventWeighting
-from training.models.mf_model import MfRecall, length_factor
+from training.models.mf_interactions import weighted_interactions
+from training.models.mf_model import MfRecall
 from training.models.mf_problem import Interactions, Objective, dealt_rows, rotate_to_eigenbasis
 from training.models.recall_base import popularity_bias, recent_popularity
 
@@ -54,21 +56,18 @@ def fit_mf(
     """
     check_not_empty(events, "mf")
     chosen = settings.mf
-    histories = histories_of(events, dataset.n_users)
     weights_of_kinds = kind_weights(dataset.kinds, settings.events.kind_weights)
-    weighting = EventWeighting.from_settings(chosen, weights_of_kinds).scaled_to(histories)
-    lengths = histories.lengths
-    mean_length = float(lengths[lengths > 0].mean())
-    factors = length_factor(np.maximum(lengths, 1), mean_length, chosen.user_power)
-    weights = weighting.of_histories(histories) * np.repeat(factors, lengths).astype(np.float32)
-    check_finite(float(weights.sum()), "mf", 0, "check the data's values and times, and mf.value_slope")
-    by_user, by_item = Interactions.both_ways(histories.starts, histories.item_rows, weights, dataset.n_items)
+    folder = spill_root(settings.paths.var) if events.is_mapped else None
+    weighted = weighted_interactions(events, dataset.n_users, dataset.n_items, chosen, weights_of_kinds, folder)
+    by_user, by_item = weighted.by_user, weighted.by_item
+    check_finite(float(by_user.mass.sum()), "mf", 0, "check the data's values and times, and mf.value_slope")
     pairs = np.count_nonzero(by_user.mass) * np.count_nonzero(by_item.mass)
     all_weight = chosen.unobserved_ratio * float(by_user.mass.sum()) / pairs
     objective = Objective(all_weight, chosen.regularisation, chosen.frequency_power)
     start = _start_vectors(by_item, chosen.dimension, seed, continuation)
     item_mass, sides = by_item.mass, (_Side.of(by_user, objective, group), _Side.of(by_item, objective, group))
-    del by_user, by_item  # a worker among several keeps its part
+    weighting, mean_length = weighted.weighting, weighted.mean_length
+    del by_user, by_item, weighted  # a worker among several keeps its part
     checkpoints = continuation.checkpoints if continuation is not None else None
     items, spectrum = _alternate(*sides, objective, settings, start, progress, group, checkpoints)
     recent = recent_popularity(events, dataset.n_items, settings.recall.popularity_half_life_days)
@@ -162,10 +161,13 @@ def _alternate(
             items, users, spectrum = rotate_to_eigenbasis(items, users, all_weight, group)
             users = half_step(user_side.own, item_side.whole(items), users, spectrum, user_side.ridge, chosen.cg_steps)
             check_finite(float(users.sum()), "mf", epoch, ADVICE)
+            release(user_side.own.columns, user_side.own.weights)
             users, items, spectrum = rotate_to_eigenbasis(users, items, all_weight, group)
             whole = user_side.whole(users)
             items = half_step(item_side.own, whole, items, spectrum, item_side.ridge, chosen.cg_steps)
-            loss = mf_numba.loss(item_side.own, items, whole, all_weight, group)
+            release(item_side.own.columns, item_side.own.weights)
+            # by user: the table that is looked up at random is the items', which is the smaller one
+            loss = mf_numba.loss(user_side.own, users, item_side.whole(items), all_weight, group)
             check_finite(loss, "mf", epoch, ADVICE)
             progress.record("mf loss", epoch, loss)
             if checkpoints is not None:

@@ -8,6 +8,7 @@ import torch
 
 from training.distributed.group import ALONE, Group
 from training.models.mf_problem import Interactions, gram_of
+from training.models.prefetch import prefetch_row
 
 
 def half_step(
@@ -46,6 +47,8 @@ def half_step(
     return solution
 
 
+AHEAD = 8
+"""Events between asking for a vector and using it."""
 FAST_MATH = {"contract", "reassoc", "nsz", "arcp"}
 
 
@@ -61,6 +64,8 @@ def _add_observed(into, point, columns, weights, fixed, constant, slope):  # typ
     fours = count & ~3
     squares = 0.0
     for event in range(0, fours, 4):
+        for ahead in range(event + AHEAD, min(event + AHEAD + 4, count)):
+            prefetch_row(fixed, columns[ahead])
         a, b = fixed[columns[event]], fixed[columns[event + 1]]
         c, d = fixed[columns[event + 2]], fixed[columns[event + 3]]
         fit_a, fit_b, fit_c, fit_d = np.float32(0), np.float32(0), np.float32(0), np.float32(0)

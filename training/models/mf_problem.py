@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
+import numba
 import numpy as np
 import torch
-from scipy import sparse
 
+from core.columns import BLOCK_ROWS, blocks, counts_of, release, scratch
 from training.distributed.group import ALONE, Group
 
 PILES = 64
 """More than threads, so that each thread gets several whole piles."""
+STRETCH_EVENTS = 1_024
+"""Events of neighbouring rows that are dealt together."""
+FEWEST_STRETCHES = 16 * PILES
+"""With fewer of them rows are dealt one by one."""
 
 
 @dataclass(frozen=True)
@@ -39,18 +45,29 @@ class Interactions:
 
     @classmethod
     def both_ways(
-        cls, starts: np.ndarray, item_rows: np.ndarray, weights: np.ndarray, n_items: int
+        cls, starts: np.ndarray, item_rows: np.ndarray, weights: np.ndarray, n_items: int, folder: Path | None = None
     ) -> tuple[Interactions, Interactions]:
-        """Items of each user, and users of each item.
+        """Items of each user, and users of each item in ascending order.
 
         Args:
             starts: Offsets ``(U + 1,)`` of each user's events.
             item_rows: int ``(events,)``; each item at most once per user.
             weights: float32 ``(events,)``.
             n_items: I.
+            folder: Takes what may not fit memory; None keeps it in memory.
         """
-        by_user = sparse.csr_matrix((weights, item_rows, starts), shape=(len(starts) - 1, n_items))
-        return cls._of(by_user), cls._of(by_user.T.tocsr())
+        counts = counts_of(item_rows, n_items)
+        item_starts = offsets(counts)
+        users, their_weights = scratch(folder, len(weights), np.int32), scratch(folder, len(weights), np.float32)
+        item_rows, weights = item_rows.astype(np.int32, copy=False), weights.astype(np.float32, copy=False)
+        _transpose(
+            starts, np.asarray(item_rows), np.asarray(weights), item_starts[:-1].astype(np.int64),
+            np.asarray(users), np.asarray(their_weights),
+        )  # fmt: skip
+        return (
+            cls._of(starts.astype(item_starts.dtype), item_rows, weights, n_items),
+            cls._of(item_starts, users, their_weights, len(starts) - 1),
+        )
 
     def part(self, rows: np.ndarray) -> Interactions:
         """The interactions of some rows (int64, ascending) alone, which become rows 0, 1, …"""
@@ -64,29 +81,60 @@ class Interactions:
         )
 
     @classmethod
-    def _of(cls, matrix: sparse.csr_matrix) -> Interactions:
-        mass = np.asarray(matrix.sum(axis=1, dtype=np.float64)).ravel()
-        return cls(
-            matrix.indptr,
-            matrix.indices,
-            matrix.data.astype(np.float32),
-            mass,
-            matrix.shape[1],
-            balanced_order(matrix.indptr),
-        )
+    def _of(cls, starts: np.ndarray, columns: np.ndarray, weights: np.ndarray, n_columns: int) -> Interactions:
+        release(columns, weights)
+        return cls(starts, columns, weights, _row_sums(starts, weights), n_columns, balanced_order(starts))
+
+
+def offsets(counts: np.ndarray) -> np.ndarray:
+    """Where each row's events start and the last one's end ``(rows + 1,)``: int32, int64 above 2^31 events."""
+    ends = np.concatenate([[0], np.cumsum(counts)])
+    return ends.astype(np.int32 if ends[-1] < 2**31 else np.int64)
+
+
+def _row_sums(starts: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Sum of each row's weights in float32, as float64 ``(rows,)``."""
+    sums = np.zeros(len(starts) - 1, dtype=np.float32)
+    filled = np.flatnonzero(np.diff(starts))
+    firsts = starts[filled].astype(np.int64)
+    for rows in np.split(np.arange(len(filled)), np.flatnonzero(np.diff(firsts // BLOCK_ROWS)) + 1):
+        if len(rows):
+            first, last = firsts[rows[0]], starts[filled[rows[-1]] + 1]
+            sums[filled[rows]] = np.add.reduceat(weights[first:last], firsts[rows] - first)
+            release(weights)
+    return sums.astype(np.float64)
+
+
+@numba.njit(cache=True)
+def _transpose(starts, columns, weights, free, rows_of_columns, weights_of_columns):  # type: ignore[no-untyped-def]
+    for row in range(len(starts) - 1):
+        for event in range(starts[row], starts[row + 1]):
+            place = free[columns[event]]
+            free[columns[event]] += 1
+            rows_of_columns[place] = row
+            weights_of_columns[place] = weights[event]
 
 
 def balanced_order(starts: np.ndarray) -> np.ndarray:
     """All rows, dealt longest first onto ``PILES`` piles, pile after pile.
 
     Threads take equal shares of rows. In the order of a vocabulary that starts with what is popular, the first share
-    would hold nearly all events.
+    would hold nearly all events. Of large data not single rows are dealt but stretches of neighbours: what a thread
+    reads next then lies behind what it has read.
 
     Args:
         starts: Offsets ``(rows + 1,)`` of the rows' events.
     """
-    longest_first = np.argsort(-np.diff(starts), kind="stable")
-    return np.concatenate([longest_first[pile::PILES] for pile in range(PILES)])
+    events = STRETCH_EVENTS if starts[-1] > FEWEST_STRETCHES * STRETCH_EVENTS else 1
+    stretches = starts[:-1] // events
+    firsts = np.flatnonzero(np.diff(stretches, prepend=-1))
+    ends = np.append(firsts[1:], len(starts) - 1)
+    longest_first = np.argsort(starts[firsts] - starts[ends], kind="stable")
+    dealt = np.concatenate([longest_first[pile::PILES] for pile in range(PILES)])
+    lengths = (ends - firsts)[dealt]
+    before = np.cumsum(lengths) - lengths
+    order: np.ndarray = np.repeat(firsts[dealt] - before, lengths) + np.arange(len(starts) - 1)
+    return order
 
 
 def dealt_rows(starts: np.ndarray, count: int) -> tuple[np.ndarray, ...]:
@@ -143,7 +191,9 @@ def rotate_to_eigenbasis(
 
 def gram_of(own: np.ndarray, group: Group = ALONE) -> np.ndarray:
     """``Y' Y`` float64 ``(D, D)`` of a table of which each worker has some rows."""
-    gram = own.T.astype(np.float64) @ own.astype(np.float64)
+    gram = np.zeros((own.shape[1], own.shape[1]))
+    for part in blocks(own):  # float64 copies of a table of users are large
+        gram += own[part].T.astype(np.float64) @ own[part].astype(np.float64)
     total: np.ndarray = group.all_reduce_sum(torch.from_numpy(gram)).numpy()
     return total
 

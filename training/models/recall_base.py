@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from core.columns import blocks
 from core.dataset import Dataset, Events
 from core.histories import SECONDS_PER_DAY
 from core.progress import Progress
@@ -251,9 +252,13 @@ def recent_popularity(events: Events, n_items: int, half_life_days: float) -> np
     Returns:
         float64 ``(I,)``; 0 for items without events and for no others. Plain counts where the data has no times.
     """
-    ages = (events.timestamps.max(initial=0) - events.timestamps) / SECONDS_PER_DAY
-    weights = np.maximum(np.exp2(-ages / half_life_days), 1e-300)
-    return np.bincount(events.item_rows, weights, minlength=n_items)
+    newest = events.timestamps.max(initial=0)
+    recent = np.zeros(n_items)
+    for part in blocks(events.timestamps, events.item_rows):
+        ages = (newest - events.timestamps[part]) / SECONDS_PER_DAY
+        weights = np.maximum(np.exp2(-ages / half_life_days), 1e-300)
+        recent += np.bincount(events.item_rows[part], weights, minlength=n_items)
+    return recent
 
 
 def popularity_bias(popularity: np.ndarray, strength: float) -> np.ndarray:

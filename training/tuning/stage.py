@@ -16,6 +16,7 @@ from typing import Any
 from optuna.trial import TrialState
 
 from core.artifacts import Artifact, latest_artifact
+from core.dataset import event_files
 from core.errors import SettingsError, TrainingError
 from core.progress import SILENT, Progress
 from core.settings import Settings
@@ -39,7 +40,7 @@ OBJECTIVES = {
 """Name in the settings to measured value and direction."""
 BOUND = ("sampler", "pruner", "metric", "scheme", "windows", "window_share", "max_users", "grid_points", "seed")
 """Keys of [tune] that a study is bound to; budget, workers and what is picked may change between runs."""
-DATA_FILES = ("events.parquet", "users.parquet", "items.parquet", "user_features.npz", "item_features.npz")
+DATA_FILES = ("users.parquet", "items.parquet", "user_features.npz", "item_features.npz")
 STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -211,6 +212,7 @@ def plan_of(job: Job, space: SearchSpace, name: str | None) -> Plan:
 def data_identity(data: Artifact) -> str:
     """sha256 over what the dataset holds: the same data built twice is the same."""
     files = {record.path: record.sha256 for record in data.manifest.files if record.path in DATA_FILES}
+    files |= event_files(data)
     return hashlib.sha256("\n".join(f"{name} {files[name]}" for name in sorted(files)).encode()).hexdigest()
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Iterator
+from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from core.artifacts import Artifact
+from core.dataset import EVENTS, Events, load_dataset
 from core.errors import DataError
 from core.progress import Silent
 from core.sections import DataSettings, PathSettings
@@ -46,14 +50,47 @@ def write_events(folder: Path, rows: list[str], header: str = HEADER, name: str 
 
 
 def build(folder: Path, events: Path, **data: object) -> Artifact:
-    """Builds a dataset from a file of events."""
-    return build_dataset(settings_for(folder / "var", events=events, **data), now=lambda: NOW)
+    """Builds a dataset from a file of events; the way for events larger than memory must give the same."""
+    artifact = _build(folder / "var", events, **data)
+    assert_same_dataset(artifact, _build(folder / "large", events, out_of_core_events=0, **data))
+    return artifact
 
 
 def refusal(folder: Path, events: Path, **data: object) -> DataError:
-    """The error that building raises; nothing may be left behind."""
-    before = set((folder / "var").rglob("*.parquet"))
+    """The error that building raises, either way; nothing may be left behind."""
+    before = set(_payloads(folder))
     with pytest.raises(DataError) as caught:
-        build(folder, events, **data)
-    assert set((folder / "var").rglob("*.parquet")) == before
+        _build(folder / "var", events, **data)
+    with pytest.raises(DataError) as large:
+        _build(folder / "large", events, out_of_core_events=0, **data)
+    assert str(large.value) == str(caught.value)
+    assert set(_payloads(folder)) == before
     return caught.value
+
+
+def assert_same_dataset(one: Artifact, other: Artifact) -> None:
+    """Equal events, to the bit, and equal bytes of all other files that do not tell when and how they were made."""
+    mine, theirs = load_dataset(one).events, load_dataset(other).events
+    assert theirs.is_mapped
+    for name in (field.name for field in fields(Events)):
+        ours, large = getattr(mine, name), getattr(theirs, name)
+        assert ours.dtype == large.dtype
+        np.testing.assert_array_equal(ours, large, err_msg=name)
+    names = [record.path for record in one.manifest.files if record.path not in (EVENTS, "report.json")]
+    for name in names:
+        assert one.file(name).read_bytes() == other.file(name).read_bytes(), name
+    assert one.manifest.tensors == other.manifest.tensors
+    assert one.manifest.metrics == other.manifest.metrics
+
+
+def _build(var: Path, events: Path, **data: object) -> Artifact:
+    artifact = build_dataset(settings_for(var, events=events, **data), now=lambda: NOW)
+    assert not [path for path in (var / "spill").iterdir() if path.is_dir()]
+    return artifact
+
+
+def _payloads(folder: Path) -> Iterator[Path]:
+    """What building could leave behind."""
+    for var in (folder / "var", folder / "large"):
+        yield from var.rglob("*.parquet")
+        yield from var.rglob("*.npy")

@@ -154,7 +154,7 @@ def test_unclosed_quote_is_refused_when_it_swallows_more_than_a_block(
 
 def test_missing_file_and_folder_are_refused(tmp_path: Path) -> None:
     assert refusal(tmp_path, tmp_path / "none.csv").what == "file not found"
-    assert refusal(tmp_path, tmp_path).what == "not a file"
+    assert refusal(tmp_path, tmp_path).what == "folder holds no Parquet file"
 
 
 def test_unknown_ending_is_refused(tmp_path: Path) -> None:
