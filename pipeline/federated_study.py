@@ -74,7 +74,11 @@ def study(settings: Settings, progress: Progress) -> dict[str, Any]:
         progress.say(f"federate: {name}: {row['of_central']:.3f} of central, {time.perf_counter() - started:.1f} s")
         return row
 
-    central: dict[str, Any] = _summary(score(fit_mf(dataset, events["test"], open_, seed=seed), "test"))
+    popular = fit_mf(dataset, events["test"], open_, seed=seed)
+    central: dict[str, Any] = _summary(score(popular, "test"))
+    popular.item_vectors.zero_()  # what is left is the bias
+    popularity = _summary(score(popular, "test"))
+    popularity["of_central"] = round(popularity["ndcg"] / central["ndcg"], 4)
     central["valid_ndcg"] = round(float(score(fit_mf(dataset, events["valid"], open_, seed=seed), "valid").mean()), 5)
     central["membership"] = asdict(audit_membership("mf", dataset, open_))
     runs = [one(name, change_settings(open_, dict(changes))) for name, changes in RUNS.items()]
@@ -85,8 +89,9 @@ def study(settings: Settings, progress: Progress) -> dict[str, Any]:
         curve.append(one(f"epsilon {epsilon:g}", chosen) | {"membership": asdict(attacked)})
     open_run = audit_membership("mf", dataset, open_, SILENT, fit=_fit_last)
     report = {
-        "dataset": artifact.manifest.digest(), "users": len(held_out(dataset, parts["test"], "test").user_rows),
-        "seed": seed, "fit": list(parts["test"]), "k": K, "central": {"name": "central", **central}, "runs": runs,
+        "dataset": artifact.manifest.digest(), "users": int(held_out(dataset, parts["test"], "test").warm.sum()),
+        "seed": seed, "fit": list(parts["test"]), "k": K, "central": {"name": "central", **central},
+        "popularity": {"name": "popularity alone", **popularity}, "runs": runs,
         "without_noise": {"name": "federated without noise", "membership": asdict(open_run)}, "private": curve,
     }  # fmt: skip
     file = federated_file(settings.paths.var)
@@ -97,7 +102,10 @@ def study(settings: Settings, progress: Progress) -> dict[str, Any]:
 
 @torch.no_grad()
 def ndcg_of(model: MfRecall, dataset: Dataset, fit: tuple[str, ...], split: str) -> np.ndarray:
-    """NDCG@10 of each user who has something new in ``split``, float64 ``(U,)``."""
+    """NDCG@10 of each user with a history who has something new in ``split``, float64 ``(U,)``.
+
+    Users without one get recent popularity from every model: they would hide the differences.
+    """
     question = held_out(dataset, fit, split)
     histories, found = dataset.histories(fit), np.empty((len(question.user_rows), K), dtype=np.int64)
     for start in range(0, len(found), 256):
@@ -106,7 +114,7 @@ def ndcg_of(model: MfRecall, dataset: Dataset, fit: tuple[str, ...], split: str)
         arrays = (padded.rows, padded.ages, padded.values, padded.kinds, padded.exclude)
         rows, _ = model(*map(torch.from_numpy, arrays), user_codes(dataset, users))
         found[start : start + 256] = rows[:, :K].numpy()
-    return ndcg(hits(found, question.truth), question.truth.sizes, K)
+    return ndcg(hits(found, question.truth), question.truth.sizes, K)[question.warm]
 
 
 def _fit_last(dataset: Dataset, events: Events, settings: Settings, *, seed: int, progress: Progress) -> MfRecall:

@@ -20,6 +20,9 @@ def federated_part(report: dict[str, Any]) -> Part:
     attack = {"AUC": [(math.log10(run["epsilon"]), run["membership"]["auc"]) for run in private]}
     rows = [["central", "", "", f"{central['ndcg']:.4f} ± {central['ndcg_se']:.4f}", "1.000",
              f"{central['membership']['auc']:.3f}"]]  # fmt: skip
+    popular = report["popularity"]
+    rows.append(["popularity alone", "", "", f"{popular['ndcg']:.4f} ± {popular['ndcg_se']:.4f}",
+                 f"{popular['of_central']:.3f}", ""])  # fmt: skip
     without = f"{report['without_noise']['membership']['auc']:.3f}"
     for run in (*report["runs"], *private):
         attacked = f"{run['membership']['auc']:.3f}" if "membership" in run else ""
