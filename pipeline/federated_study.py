@@ -87,7 +87,8 @@ def study(settings: Settings, progress: Progress) -> dict[str, Any]:
         chosen = change_settings(settings, {"private.epsilon": epsilon, "federated.partition": "even"})
         attacked = audit_membership("mf", dataset, chosen, SILENT, fit=_fit_last)
         curve.append(one(f"epsilon {epsilon:g}", chosen) | {"membership": asdict(attacked)})
-    open_run = audit_membership("mf", dataset, open_, SILENT, fit=_fit_last)
+    first = change_settings(open_, dict(RUNS["even, FedAvg"]))
+    open_run = audit_membership("mf", dataset, first, SILENT, fit=_fit_last)
     report = {
         "dataset": artifact.manifest.digest(), "users": int(held_out(dataset, parts["test"], "test").warm.sum()),
         "seed": seed, "fit": list(parts["test"]), "k": K, "central": {"name": "central", **central},

@@ -18,7 +18,7 @@ class FederatedSettings(Section):
     """even: users dealt at random. skewed: clients differ in size (Dirichlet, concentration 1) and in taste."""
     rounds: int = Field(10, ge=1)
     """Times that clients compute and the server adds up; a round of statistics comes before."""
-    strategy: Literal["fedavg", "fedprox"] = "fedavg"
+    strategy: Literal["fedavg", "fedprox"] = "fedprox"
     """fedprox: local tables are pulled towards everybody's."""
     proximal: float = Field(0.1, ge=0)
     """FedProx' mu, as a share of an item's mass."""
