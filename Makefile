@@ -9,9 +9,9 @@ RTX ?=
 TARGET ?=
 READY := .venv/conch-setup
 CONCH := .venv/bin/conch
-VERBS := dataset tune train compress export release serve recommend similar rate evaluate features report run lint activate rollback canary status audit gateway events gate retrain schedule demo-loop
+VERBS := dataset tune train federate compress export release serve recommend similar rate evaluate features report run lint activate rollback canary status audit gateway events gate retrain schedule demo-loop
 
-.PHONY: help setup setup-rtx check-tensorrt doctor demo check test loadtest bench-quality bench-serving configs clean $(VERBS)
+.PHONY: help setup setup-rtx setup-flower check-tensorrt doctor demo check test loadtest bench-quality bench-serving configs clean $(VERBS)
 
 help: ## Show this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ doctor: $(READY) ## Check this machine and name what to mend
 
 setup-rtx: ## As setup, with TensorRT for RTX (NVIDIA licence, 370 MB): graphs are compiled on the CPU
 	@PYTHON="$(PYTHON)" TORCH_INDEX="$(TORCH_INDEX)" RTX=1 ./setup.sh
+
+setup-flower: $(READY) ## Also .venv-flower with Flower, for conch federate
+	@./setup-flower.sh
 
 check-tensorrt: $(READY) ## Compile the newest graphs with TensorRT for RTX on the CPU (after make setup-rtx)
 	@$(CONCH) check-tensorrt $(ARGS)
@@ -46,6 +49,7 @@ test: $(READY) ## All tests, those against a real Triton included
 dataset: $(READY) ## Read, clean and split the events
 tune: $(READY) ## Search for better settings, for example ARGS='mf'
 train: $(READY) ## Train mf, gat and the ranker
+federate: $(READY) ## Train mf over clients that keep their events (after make setup-flower)
 compress: $(READY) ## Make the trained models small, for example ARGS='--goal max'
 export: $(READY) ## Export to ONNX and prove parity; TARGET=tensorrt builds plans too, on a machine with a GPU
 release: $(READY) ## Assemble a Triton release and make it live

@@ -25,6 +25,7 @@ from core.sections import (
     EventSettings,
     ExportSettings,
     FeatureSettings,
+    FederatedSettings,
     FeedbackSettings,
     GateSettings,
     GatewaySettings,
@@ -33,6 +34,7 @@ from core.sections import (
     MfSettings,
     MixSettings,
     PathSettings,
+    PrivateSettings,
     RankerSettings,
     RatingSettings,
     RecallSettings,
@@ -68,6 +70,8 @@ class Settings(BaseModel):
     mix: MixSettings = MixSettings()
     recall: RecallSettings = RecallSettings()
     content: ContentSettings = ContentSettings()
+    federated: FederatedSettings = FederatedSettings()
+    private: PrivateSettings = PrivateSettings()
     ranker: RankerSettings = RankerSettings()
     rating: RatingSettings = RatingSettings()
     compress: CompressSettings = CompressSettings()

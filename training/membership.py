@@ -20,6 +20,7 @@ from core.rating_metrics import auc
 from core.settings import Settings
 from training.models.fitters import fitter
 from training.models.recall import RecallModel
+from training.models.recall_base import Fitter
 from training.requests import user_codes
 
 LEAST_EVENTS = 3
@@ -47,7 +48,9 @@ class Membership:
     others: int
 
 
-def audit_membership(name: str, dataset: Dataset, settings: Settings, progress: Progress = SILENT) -> Membership:
+def audit_membership(
+    name: str, dataset: Dataset, settings: Settings, progress: Progress = SILENT, fit: Fitter | None = None
+) -> Membership:
     """Fits one recall model on half of the users and attacks it.
 
     Args:
@@ -55,6 +58,7 @@ def audit_membership(name: str, dataset: Dataset, settings: Settings, progress: 
         dataset: All data; its splits of ``train.fit`` are used.
         settings: As the model is trained with.
         progress: Where the fit's bars go.
+        fit: Another way to fit it; the central one by default.
 
     Raises:
         SettingsError: Fewer than two users of either kind have enough events.
@@ -62,7 +66,7 @@ def audit_membership(name: str, dataset: Dataset, settings: Settings, progress: 
     events = dataset.events.of_splits(settings.train.fit)
     rng = np.random.default_rng([settings.train.seed, 11])
     is_member = rng.permutation(dataset.n_users) < dataset.n_users // 2
-    model = fitter(name)(
+    model = (fit or fitter(name))(
         dataset, events.where(is_member[events.user_rows]), settings, seed=settings.train.seed, progress=progress
     ).eval()
     users, hidden = hide_one(events, dataset.n_users, rng)

@@ -4,6 +4,7 @@ from core.sections.base import LONGEST_SORT, PathSettings, Section, Split, Targe
 from core.sections.canary import CanarySettings
 from core.sections.compression import CompressSettings, GoalName
 from core.sections.data import DataSettings, EventSettings, FeatureSettings, FeatureSpec, Statistic
+from core.sections.federated import FederatedSettings, PrivateSettings
 from core.sections.feedback import FeedbackSettings, LabelSettings
 from core.sections.gateway import GatewaySettings
 from core.sections.loop import GateSettings, RetrainSettings, ScheduleSettings
@@ -35,6 +36,7 @@ __all__ = [
     "ExportSettings",
     "FeatureSettings",
     "FeatureSpec",
+    "FederatedSettings",
     "FeedbackSettings",
     "GatSettings",
     "GateSettings",
@@ -44,6 +46,7 @@ __all__ = [
     "MfSettings",
     "MixSettings",
     "PathSettings",
+    "PrivateSettings",
     "RankerSettings",
     "RatingSettings",
     "RecallSettings",

@@ -28,6 +28,30 @@ def train(
     train_models(settings_from(config, set_), Terminal(), tuple(models or ()))
 
 
+@app.command()
+def federate(
+    study: Annotated[
+        bool, typer.Option(help="Measure: over rounds, even and skewed clients, strategies, privacy budgets.")
+    ] = False,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+) -> None:
+    """Train mf by Flower: clients keep their users' events, secure aggregation adds up what they computed.
+
+    Needs `make setup-flower`. Sections federated and private of the settings; with private.epsilon above 0 every
+    user's part is clipped and noise is added, and the budget spent stands in the manifest.
+    """
+    settings = settings_from(config, set_)
+    if study:
+        from pipeline.federated_study import study as run_study
+
+        run_study(settings, Terminal())
+        return
+    from pipeline.federate import federate as train_federated
+
+    train_federated(settings, Terminal())
+
+
 @app.command("tune")
 def tune_model(
     model: Annotated[str, typer.Argument(help="A recall model (mf, gat, …) or ranker.")],

@@ -21,6 +21,7 @@ from feedback.online import OnlineMetrics
 from feedback.store import store_folder
 from pipeline.evaluation import check_split
 from pipeline.events import open_store
+from pipeline.federated_study import federated_file
 from pipeline.measure import evaluate
 from pipeline.privacy import privacy_file
 from pipeline.question import Question, held_out
@@ -47,6 +48,7 @@ class ReportData:
         tradeoff: What variety costs, see ``pipeline.tradeoff``; None where the release keeps no vectors.
         ratings: What ``conch evaluate --ratings`` wrote last; None where it was not run.
         privacy: What ``conch privacy`` wrote last; None where it was not run.
+        federated: What ``conch federate --study`` wrote last; None where it was not run.
         online: What users made of each release in the last week; empty without an event store.
     """
 
@@ -57,6 +59,7 @@ class ReportData:
     tradeoff: dict[str, Any] | None
     ratings: dict[str, Any] | None
     privacy: dict[str, Any] | None
+    federated: dict[str, Any] | None
     online: tuple[OnlineMetrics, ...]
 
     @property
@@ -96,7 +99,9 @@ def collect(settings: Settings, split: str, progress: Progress = SILENT) -> Repo
         }  # fmt: skip
         trust = _reliability(pipeline, dataset, held_out(dataset, fit, split))
         variety = _tradeoff(pipeline, dataset, fit, split, settings)
-    measured = (_read(var / "reports" / "ratings" / "ratings.json"), _read(privacy_file(var)))
+    files = (var / "reports" / "ratings" / "ratings.json", privacy_file(var), federated_file(var))
+    ratings, privacy, federated = map(_read, files)
+    measured = (ratings, privacy, federated)
     return ReportData(release, (*lineage, graphs), evaluations, trust, variety, *measured, _online(settings))
 
 

@@ -3,42 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from feedback.online import OnlineMetrics, Rate
 from pipeline.report.collect import ReportData, parity_of
+from pipeline.report.federated import federated_part
 from pipeline.report.figures import Bars, bar_chart, line_chart
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of texts.
-
-    Attributes:
-        header: Column titles.
-        rows: Cells, as many per row as there are titles.
-    """
-
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-
-
-@dataclass(frozen=True)
-class Part:
-    """One part of the page.
-
-    Attributes:
-        title: Its heading.
-        text: What the reader sees here, a sentence or two.
-        figures: SVG texts.
-        tables: Below the figures.
-    """
-
-    title: str
-    text: str
-    figures: tuple[str, ...] = ()
-    tables: tuple[Table, ...] = ()
+from pipeline.report.parts import Part, Table
 
 
 def all_parts(data: ReportData) -> list[Part]:
@@ -56,6 +27,8 @@ def all_parts(data: ReportData) -> list[Part]:
         parts.append(_ratings(data.ratings))
     if data.privacy is not None:
         parts.append(_privacy(data.privacy))
+    if data.federated is not None:
+        parts.append(federated_part(data.federated))
     if data.online:
         parts.append(_online(data.online))
     return [*parts, _parity(data), _lineage(data)]
